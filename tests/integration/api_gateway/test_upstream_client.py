@@ -91,13 +91,20 @@ def test_a_reader_that_waits_holds_a_fast_upstream_back(service: ScriptedUpstrea
 
 @pytest.mark.parametrize("ending", [Pause(5), answer(200, b"{}")], ids=["silence", "another answer"])
 def test_an_answer_that_is_late_costs_its_connection(service: ScriptedUpstream, ending: bytes | Pause) -> None:
-    service.scripts([Pause(0.2), ending], [answer(200, b"second")])
+    late = threading.Event()
+    service.scripts([Wait(late), ending], [answer(200, b"second")])
 
     async def main() -> bytes:
         upstream = Upstream("users", service.url)
-        loop = asyncio.get_running_loop()
+        loop, clock = upstream.loop, upstream.loop.time
+        first = upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 60)
+        waiting = asyncio.create_task(first)
+        await asyncio.to_thread(service.wait_for, 1)
+        loop.time = lambda: clock() + 3600
         with pytest.raises(TimeoutError):
-            await upstream.exchange("GET", b"/x", b"", None, connect=1, until=loop.time() + 0.05)
+            await waiting
+        loop.time = clock
+        loop.call_later(EXPIRY_CHECK_SECONDS, late.set)
         second = await get(upstream)
         body = await second.read(100)
         upstream.close()
