@@ -484,8 +484,9 @@ def test_a_created_task_starts_at_once_by_announcement_and_not_by_the_poll(ask, 
     start_worker(io, noop, poll_seconds=60)
     listening = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%%' AND datname = current_database()"
     eventually(lambda: bench.sql(listening))
-    for body in ({"task_type": "noop"}, {"task_type": "noop", "execute_at": soon(0.5)}):
-        task = ask("POST", "/tasks", body, status=201)
+    for seconds in (None, 0.5):
+        when = {} if seconds is None else {"execute_at": soon(seconds)}
+        task = ask("POST", "/tasks", {"task_type": "noop", **when}, status=201)
         done = bench.wait_for(task["id"], State.COMPLETED, timeout=5)
         assert json.loads(done.result or "") is None
 
