@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
 def freezing(pids: Collection[int]) -> Iterator[None]:
     """Stop processes where they stand."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
     try:
+        _send(pids, signal.SIGSTOP)
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        _send(pids, signal.SIGCONT)
+
+
+def _send(pids: Collection[int], number: signal.Signals) -> None:
+    for pid in pids:
+        # Some end by themselves, as workers of PostgreSQL's do.
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
