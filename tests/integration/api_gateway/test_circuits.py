@@ -41,9 +41,9 @@ class TestAway:
         assert seen.value("Retry-After") in ("1", "2")
         assert seen.seconds < TOTAL
         shown = gateway.circuit("users")
-        assert shown["state"] == "open"
         assert shown["opened_at"]
-        assert 0 < float(str(shown["retry_in"])) <= 1.2
+        # Its open time, 0.8 s at least, may be over by now.
+        assert shown["state"] == "half_open" or 0 < float(str(shown["retry_in"])) <= 1.2
 
     def test_health_is_degraded_and_still_200(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
         users.stop()
@@ -102,21 +102,21 @@ class TestAway:
 
 class TestWhatCounts:
     @pytest.mark.parametrize(
-        ("step", "state"),
+        ("step", "opens"),
         [
-            (bad(503, "database_unavailable"), "open"),
-            (bad(504, "too_slow"), "open"),
-            (bad(404, "user_not_found"), "closed"),
-            (bad(429, "too_many_requests"), "closed"),
-            (bad(500, "internal_error"), "closed"),
-            (bad(503, "orders_unavailable"), "closed"),
-            (bad(504, "deadline_exceeded"), "closed"),
+            (bad(503, "database_unavailable"), True),
+            (bad(504, "too_slow"), True),
+            (bad(404, "user_not_found"), False),
+            (bad(429, "too_many_requests"), False),
+            (bad(500, "internal_error"), False),
+            (bad(503, "orders_unavailable"), False),
+            (bad(504, "deadline_exceeded"), False),
         ],
     )
-    def test_five_of_them(self, gateway: GatewayProcess, users: ScriptedUpstream, step: bytes, state: str) -> None:
+    def test_five_of_them(self, gateway: GatewayProcess, users: ScriptedUpstream, step: bytes, opens: bool) -> None:
         users.script(step)
         break_circuit(gateway.client)
-        assert gateway.circuit("users")["state"] == state
+        assert (gateway.circuit("users")["state"] != "closed") is opens
 
     def test_what_it_refuses_itself_counts_for_nobody(self, gateway: GatewayProcess, users: ScriptedUpstream) -> None:
         for target in ("/users/..", "/users/%ff"):
@@ -137,7 +137,7 @@ class TestAdmin:
             assert gateway.client.get("/users").code == "database_unavailable"
         gateway.force("users", "auto")
         break_circuit(gateway.client)
-        assert gateway.circuit("users")["state"] == "open"
+        assert gateway.circuit("users")["state"] != "closed"
 
     @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Basic a token for tests", "Bearer"])
     def test_without_the_token_it_is_a_401(self, client: RawClient, authorization: str | None) -> None:
