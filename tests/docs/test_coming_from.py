@@ -83,7 +83,7 @@ def test_task_manager(running: RunningSystem) -> None:
 
 
 def test_go_task_api(running: RunningSystem) -> None:
-    path = f"/tasks/{running.post('/tasks', {'task_type': 'io'}).data['id']}"
+    path = f"/tasks/{running.post('/tasks', {'task_type': 'io', 'payload': {'seconds': 60}}).data['id']}"
 
     assert {"status", "created_at", "duration"} <= running.get(f"{path}/status").data.keys()
     assert running.get(f"{path}/result").error["code"] == "task_not_finished"
