@@ -198,8 +198,10 @@ def test_whatever_is_killed_comes_back_and_loses_nothing(system: RunningSystem, 
 
 
 def _reads(system: RunningSystem, user_id: str) -> bool:
+    """Whether a user can be read, soon enough for the gateway to go on asking."""
     try:
-        return system.get(f"/users/{user_id}").status == 200
+        read = system.get(f"/users/{user_id}").status == 200
+        return read and system.get("/health").data["upstreams"]["users"]["state"] == "closed"
     except OSError:
         return False  # the gateway itself is only just coming back
 
