@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -532,7 +531,6 @@ def test_the_promoter_goes_on_while_batches_are_full_and_sleeps_until_the_next_i
     assert duty.work() == 0.2
     assert len(promoted) == 2
 
-    random.seed(1)
     store.promotions = [Promotion(0, None)]
     assert 0.75 <= duty.work() <= 1.25
     store.promotions = [Promotion(0, 3600.0)]
