@@ -84,9 +84,9 @@ export function Field({ label, hint, error, children, ...input }) {
   </div>`;
 }
 
-/** @param {{label: string, value: string, options: [string, string][], onChange: (value: string) => void, error?: string}} props */
-export function Choice({ label, value, options, onChange, error }) {
-  return html`<${Field} label=${label} error=${error}>${(/** @type {any} */ attributes) => html`<select ...${attributes} value=${value}
+/** @param {{label: string, value: string, options: [string, string][], onChange: (value: string) => void, hint?: string, error?: string}} props */
+export function Choice({ label, value, options, onChange, hint, error }) {
+  return html`<${Field} label=${label} hint=${hint} error=${error}>${(/** @type {any} */ attributes) => html`<select ...${attributes} value=${value}
     onChange=${(/** @type {any} */ event) => onChange(event.target.value)}>
     ${options.map(([key, words]) => html`<option value=${key} selected=${key === value}>${words}</option>`)}
   </select>`}<//>`;

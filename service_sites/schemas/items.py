@@ -199,7 +199,8 @@ class CustomerWorkItemView(Resource):
     title: str
     description: str | None = Field(description=_OF_OWN_REMARKS)
     place: str | None = Field(description=_OF_OWN_REMARKS)
-    location: str | None
+    location_id: UUID | None
+    location: str | None = Field(description="its name")
     state: CustomerStateWord
     created_at: Timestamp
     due_on: Date | None

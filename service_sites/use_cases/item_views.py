@@ -59,6 +59,7 @@ def shown(row: Any, who: Actor, caller: Principal) -> AnyItemView:
             title=row.title,
             description=row.description if is_own else None,
             place=row.place if is_own else None,
+            location_id=row.location_id,
             location=row.location,
             state=_WORDS[row.state],
             created_at=row.created_at,

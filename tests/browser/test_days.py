@@ -185,6 +185,8 @@ def test_a_customer_sees_that_it_is_done_and_none_of_the_talk(
 
     # Their own remark they may correct until it is admitted.
     said = {"kind": "customer_remark", "title": "A doar sticks"}
+    hall = building.ask("POST", f"/sites/{building.id}/locations", {"name": "Hall"})["id"]
+    building.ask("POST", f"/sites/{building.id}/locations", {"name": "Gallery", "parent_id": hall})
     remark = building.ask("POST", f"/sites/{building.id}/work-items", said, who=building.customer)["id"]
     page.goto(f"/console#/items/{remark}")
     edit, dialog = page.get_by_role("button", name="Edit"), page.get_by_role("dialog")
@@ -192,11 +194,14 @@ def test_a_customer_sees_that_it_is_done_and_none_of_the_talk(
     wording = {"description": "In the hall", "reason": "On the telephone"}
     building.ask("PUT", f"/work-items/{remark}", wording, **{"If-Match": "*"})
     dialog.get_by_label("Title").fill("A door sticks")
+    dialog.get_by_label("Location").select_option("\u2003Gallery")
+    expect(dialog).to_contain_text("Hall / Gallery")
     dialog.get_by_role("button", name="Save").click()
     expect(dialog).to_contain_text("Somebody changed this meanwhile")
     dialog.get_by_role("button", name="Save").click()
     expect(main).to_contain_text("In the hall")
     expect(page.get_by_role("heading", name="A door sticks")).to_be_visible()
+    expect(main).to_contain_text("Hall / Gallery")
     building.step(remark, "admit", who=building.manager)
     page.reload()
     expect(main).to_contain_text("In the hall")

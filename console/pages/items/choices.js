@@ -38,17 +38,28 @@ export function places(locations) {
   return branches(locations).map(({ location, depth }) => [location.id, `${"\u2003".repeat(depth)}${location.name}`]);
 }
 
-/** Where the locations of some sites lie, by their ids: "Hall B / Ground floor". @param {string[]} sites @returns {Map<string, string>} */
+/** One of a site's locations, or none; a closed list shows its name alone. @param {any} props */
+export function LocationChoice({ locations, ...props }) {
+  const lies = pathsOf(locations).get(props.value);
+  return html`<${Choice} ...${props} hint=${lies?.includes(" / ") && lies} options=${[["", "–"], ...places(locations)]} />`;
+}
+
+/** Where locations lie, by their ids: "Hall B / Ground floor". @param {any[]} locations @returns {Map<string, string>} */
+export function pathsOf(locations) {
+  const known = new Map(locations.map((one) => [one.id, one]));
+  /** @type {(one: any) => string} */
+  const full = (one) => (known.has(one.parent_id) ? `${full(known.get(one.parent_id))} / ${one.name}` : one.name);
+  return new Map(locations.map((one) => [one.id, full(one)]));
+}
+
+/** The same of some sites. @param {string[]} sites @returns {Map<string, string>} */
 export function usePaths(sites) {
   const [paths, setPaths] = useState(/** @type {Map<string, string>} */ (new Map()));
   useEffect(() => {
     const ending = new AbortController();
     for (const site of sites) {
       read(path`/sites/${site}/locations`, {}, ending.signal).then(({ locations }) => {
-        const known = new Map(locations.map((/** @type {any} */ one) => [one.id, one]));
-        /** @type {(one: any) => string} */
-        const full = (one) => (known.has(one.parent_id) ? `${full(known.get(one.parent_id))} / ${one.name}` : one.name);
-        setPaths((before) => new Map([...before, ...locations.map((/** @type {any} */ one) => [one.id, full(one)])]));
+        setPaths((before) => new Map([...before, ...pathsOf(locations)]));
       }, () => {});
     }
     return () => ending.abort();
@@ -72,7 +83,7 @@ export function ItemChoice({ site, value, onChange, label, error }) {
   const found = useLive(sought.length > 1 ? "/work-items" : null, { query: { site_id: site, q: sought, limit: 20, total: false } });
   const items = found.data?.work_items ?? [];
   return html`<${Field} label=${t("item.search")} type="search" value=${sought} onInput=${(/** @type {any} */ event) => setSought(event.target.value)} />
-    <${Choice} label=${label} error=${error} value=${value} onChange=${onChange} options=${[["", "–"], ...items.map((/** @type {any} */ one) => [one.id, `${one.key} ${one.title}`])]} />`;
+    <${Choice} label=${label} error=${error} value=${value} onChange=${onChange} options=${[["", sought.length > 1 && items.length === 0 ? t(found.data ? "list.empty" : "loading") : "–"], ...items.map((/** @type {any} */ one) => [one.id, `${one.key} ${one.title}`])]} />`;
 }
 
 /**

@@ -4,13 +4,13 @@ import { path } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
 import { Choice, Field, Form } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
-import { places, usePeople, useSeen } from "./choices.js";
+import { LocationChoice, usePeople, useSeen } from "./choices.js";
 import { inspects, leads, takesPart } from "./roles.js";
 
 /** How each field is asked for. @type {Record<string, string>} */
 const KINDS = { description: "long", severity: "choice", priority: "choice", location_id: "choice", assignee_id: "choice", due_on: "date", requirement_refs: "lines", tags: "lines", visible_to_customer: "check" };
 const EVERY = ["title", "description", "severity", "location_id", "place", "axes", "type", "subtype", "root_cause", "subject", "requirement_refs", "tags"];
-const OF_REMARKS = ["title", "description", "place"];
+const OF_REMARKS = ["title", "description", "location_id", "place"];
 const OF_DRAFTS = ["assignee_id", "organisation", "due_on"];
 const AFTER_THE_END = ["tags", "visible_to_customer"];
 
@@ -65,7 +65,6 @@ export function Edit({ item, site, session, etag, done, again }) {
   const options = {
     severity: () => [["", "–"], ...["critical", "significant", "minor"].map((one) => /** @type {[string, string]} */ ([one, word("severity", one)]))],
     priority: () => [["", "–"], ["1", "1"], ["2", "2"], ["3", "3"], ["4", "4"]],
-    location_id: () => [["", "–"], ...places(locations.data?.locations ?? [])],
     assignee_id: () => [["", "–"], ...people.filter((one) => ["engineer", "manager", "contractor"].includes(one.role)).map((one) => /** @type {[string, string]} */ ([one.user_id, one.name]))],
   };
   const set = (/** @type {string} */ name, /** @type {any} */ value) => setSaid({ ...said, [name]: value });
@@ -74,6 +73,7 @@ export function Edit({ item, site, session, etag, done, again }) {
       const props = { key: name, label: word("field", name), error: error?.status === 412 ? undefined : error?.of?.(name) };
       const input = (/** @type {any} */ event) => set(name, event.target.value);
       if (KINDS[name] === "check") return html`<label class="check" key=${name}><input type="checkbox" checked=${said[name]} onChange=${(/** @type {any} */ event) => set(name, event.target.checked)} /> ${props.label}</label>`;
+      if (name === "location_id") return html`<${LocationChoice} ...${props} value=${said[name]} onChange=${(/** @type {string} */ value) => set(name, value)} locations=${locations.data?.locations ?? []} />`;
       if (KINDS[name] === "choice") return html`<${Choice} ...${props} value=${said[name]} onChange=${(/** @type {string} */ value) => set(name, value)} options=${options[name]()} />`;
       if (KINDS[name] === "long" || KINDS[name] === "lines") return html`<${Field} ...${props} hint=${KINDS[name] === "lines" ? t("item.lines") : undefined}>${(/** @type {any} */ attributes) => html`<textarea ...${attributes} value=${said[name]} onInput=${input}></textarea>`}<//>`;
       return html`<${Field} ...${props} type=${KINDS[name] ?? "text"} required=${name === "title"} value=${said[name]} onInput=${input} />`;

@@ -18,7 +18,10 @@ export function State({ item }) {
     ${item.overdue && html` <${Badge} kind="bad">${t("item.overdue")}<//>`}`;
 }
 
-/** What a customer sees of an item has no key. @param {{query: Record<string, unknown>, session: any, seconds?: number, changed?: () => void}} props */
+/** @type {[string, (item: any) => any, string]} */
+const assigned = [t("item.assignee"), (item) => [item.assignee?.name, item.organisation].filter(Boolean).join(", "), "brief"];
+
+/** What a customer sees of an item has no key, and nobody who does it. @param {{query: Record<string, unknown>, session: any, seconds?: number, changed?: () => void}} props */
 export function ItemList({ query, session, seconds = 15, changed }) {
   const list = useList("/work-items", "work_items", { query, seconds });
   const key = JSON.stringify(query);
@@ -64,7 +67,7 @@ export function ItemList({ query, session, seconds = 15, changed }) {
       [t("item.state"), (/** @type {any} */ item) => html`<${State} item=${item} />`, "brief state"],
       [t("item.due"), (/** @type {any} */ item) => day(item.due_on), "brief when"],
       [t("item.location"), (/** @type {any} */ item) => [paths.get(item.location_id) ?? item.location, item.place].filter(Boolean).join(", "), "brief"],
-      [t("item.assignee"), (/** @type {any} */ item) => [item.assignee?.name, item.organisation].filter(Boolean).join(", "), "brief"],
+      ...(list.rows.some((/** @type {any} */ row) => row.key) ? [assigned] : []),
       [t("created"), (/** @type {any} */ item) => html`<${Moment} at=${item.created_at} />`, "brief when"],
     ]} />`}
     <${Dialog} title=${step === null ? "" : word("step", step)} open=${step !== null} onClose=${() => setStep(null)}>

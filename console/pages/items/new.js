@@ -5,7 +5,7 @@ import { useLive } from "../../lib/live.js";
 import { link } from "../../lib/router.js";
 import { Button, Choice, Field, Form, Link, Page } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
-import { places } from "./choices.js";
+import { LocationChoice } from "./choices.js";
 import { kindsFor } from "./roles.js";
 
 /** @param {{siteId?: string, session: any}} props */
@@ -63,8 +63,8 @@ function Fields({ site, session, item, setItem, sent }) {
     ${(/** @type {any} */ error) => html`
       <${Field} label=${t("item.title")} required maxlength="255" autofocus value=${item.title} error=${error?.of?.("title")} onInput=${set("title")} />
       ${!isRemark && html`<${Choice} label=${t("item.severity")} value=${item.severity} error=${error?.of?.("severity")} onChange=${set("severity")} options=${["critical", "significant", "minor"].map((one) => [one, word("severity", one)])} />`}
-      ${known.length > 0 && html`<${Choice} label=${t("item.location")} value=${isKnown ? location : ""} error=${error?.of?.("location_id")}
-        onChange=${setLocation} options=${[["", "–"], ...places(known)]} />`}
+      ${known.length > 0 && html`<${LocationChoice} label=${t("item.location")} locations=${known} value=${isKnown ? location : ""} error=${error?.of?.("location_id")}
+        onChange=${setLocation} />`}
       <${Field} label=${t("item.place")} maxlength="500" value=${item.place} error=${error?.of?.("place")} onInput=${set("place")} />
       <${Field} label=${t("item.description")} error=${error?.of?.("description")}>${(/** @type {any} */ attributes) => html`<textarea ...${attributes} maxlength="10000" value=${item.description} onInput=${set("description")}></textarea>`}<//>
       ${kinds.length > 1 && html`<${Choice} label=${t("item.kind")} value=${kind} error=${error?.of?.("kind")} onChange=${set("kind")} options=${kinds.map((one) => [one, word("kind", one)])} />`}

@@ -412,6 +412,7 @@ def test_a_customer_is_told_three_words_and_nothing_between_the_lines(site, stat
         "title": "Трещина",
         "description": None,
         "place": None,
+        "location_id": item["location_id"],
         "location": "Корпус 1",
         "state": TOLD[state],
         "created_at": item["created_at"],
