@@ -35,21 +35,21 @@ export function LastSaid({ rows, item }) {
   return last?.to_state === item.state && (last.reason || last.note) && html`<div class="said"><${Entry} row=${last} /></div>`;
 }
 
-/** @param {{history: {rows: any[], error: any}}} props */
-export function History({ history }) {
+/** `names` are those of what the changes refer to, by its id. @param {{history: {rows: any[], error: any}, names: Map<string, string>}} props */
+export function History({ history, names }) {
   const [all, setAll] = useState(false);
   const rows = history.rows.toReversed();
   return html`<section aria-labelledby="history"><h2 id="history">${t("item.history")}</h2>
     <${Problem} error=${history.error} />
     <ol class="history" reversed>${(all ? rows : rows.slice(0, SHOWN)).map((row) => html`<li key=${row.version}><${Entry} row=${row} />
-      ${Object.entries(row.changes).filter(([name]) => name !== "assignee_id").map(([name, [before, after]]) => html`<div key=${name} class="soft">${word("field", name)}: ${shown(name, before)} → ${shown(name, after)}</div>`)}</li>`)}</ol>
+      ${Object.entries(row.changes).filter(([name]) => name !== "assignee_id").map(([name, [before, after]]) => html`<div key=${name} class="soft">${word("field", name)}: ${names.get(before) ?? shown(name, before)} → ${names.get(after) ?? shown(name, after)}</div>`)}</li>`)}</ol>
     ${!all && rows.length > SHOWN && html`<${Button} onClick=${() => setAll(true)}>${t("list.more")}<//>`}
   </section>`;
 }
 
 /** One step: who took it, when, and what they said. @param {{row: any}} props */
 function Entry({ row }) {
-  return html`<b>${word("step", row.step)}</b> · ${row.actor.name} <span class="soft">${[word("member", row.actor.role), row.actor.organisation].filter(Boolean).join(", ")}</span> · <${Moment} at=${row.at} />
+  return html`<b>${word("taken", row.step)}</b> · ${row.actor.name} <span class="soft">${[word("member", row.actor.role), row.actor.organisation].filter(Boolean).join(", ")}</span> · <${Moment} at=${row.at} />
     ${row.override && html` <${Badge} kind="unsure">${t("item.override")}<//>`}
     ${row.from_state !== row.to_state && row.to_state && html`<div class="soft">${row.from_state ? `${word("state", row.from_state)} → ` : ""}${word("state", row.to_state)}</div>`}
     ${row.reason && html`<div class="text">${row.reason}</div>`}${row.note && html`<div class="text">${row.note}</div>`}`;

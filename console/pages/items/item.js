@@ -15,7 +15,7 @@ import { stepsOf } from "./roles.js";
 import { StepForm } from "./step.js";
 
 /** The step that usually comes next in a state. @type {Record<string, string>} */
-const USUAL = { open: "start", in_progress: "report_done", returned: "report_done", ready: "accept", disputed: "settle" };
+const USUAL = { draft: "submit", open: "start", in_progress: "report_done", returned: "report_done", ready: "accept", disputed: "settle" };
 
 /** @param {{id: string, session: any}} props */
 export default function Item({ id, session }) {
@@ -23,11 +23,13 @@ export default function Item({ id, session }) {
   const live = useLive(target, { seconds: 10 });
   const item = live.data;
   const site = useLive(item ? path`/sites/${item.site_id}` : null).data;
-  const paths = usePaths(item?.location_id ? [item.site_id] : []);
+  const first = useLive(item?.duplicate_of ? path`/work-items/${item.duplicate_of}` : null).data;
+  const paths = usePaths(item ? [item.site_id] : []);
+  const names = first ? new Map([...paths, [first.id, `${first.key} ${first.title}`]]) : paths;
   const history = useHistory(item?.key ? target : null, item?.version);
   const [asked, setAsked] = useState(/** @type {string | null} */ (null));
   const steps = item ? stepsOf(item) : [];
-  const usual = item?.state === "open" && !item.assignee ? "assign" : USUAL[item?.state];
+  const usual = item?.state === "open" && !item.assignee ? "assign" : steps.includes("admit") ? "admit" : USUAL[item?.state];
   const done = () => {
     setAsked(null);
     live.again();
@@ -56,8 +58,8 @@ export default function Item({ id, session }) {
         [t("item.subject"), item.subject],
         [t("item.requirements"), item.requirement_refs?.join("; ")],
         [t("item.tags"), item.tags?.join(", ")],
-        [t("item.duplicate_of"), item.duplicate_of && html`<${Link} to=${`/items/${item.duplicate_of}`}>${t("show")}<//>`],
-        [t("item.customer"), item.visible_to_customer === undefined ? null : t(item.visible_to_customer ? "yes" : "no")],
+        [t("item.duplicate_of"), item.duplicate_of && html`<${Link} to=${`/items/${item.duplicate_of}`}>${names.get(item.duplicate_of) ?? t("show")}<//>`],
+        [t("item.customer"), item.visible_to_customer === undefined ? null : t(item.visible_to_customer ? "yes" : item.kind === "customer_remark" ? "item.customer.author" : "no")],
         [t("item.reopened"), item.reopen_count > 0 ? item.reopen_count : null],
         [t("item.author"), item.author?.name],
         [t("created"), html`<${Moment} at=${item.created_at} />`],
@@ -65,7 +67,7 @@ export default function Item({ id, session }) {
       ]} />
       ${site && html`<${Comments} target=${target} session=${session} site=${site} />`}
       ${site && item.key && html`<${Watchers} target=${target} session=${session} site=${site} /><${Links} target=${target} session=${session} site=${site} />`}
-      ${item.key && html`<${History} history=${history} />`}
+      ${item.key && html`<${History} history=${history} names=${names} />`}
       <${Dialog} title=${title} open=${asked !== null} onClose=${() => setAsked(null)}>
         ${asked === "edit" ? html`<${Edit} item=${item} site=${site} session=${session} etag=${live.etag} done=${done} again=${live.again} />`
           : asked === "delete" ? html`<${Delete} item=${item} etag=${live.etag} again=${live.again} />`

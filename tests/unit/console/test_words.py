@@ -8,6 +8,7 @@ import re
 import pytest
 
 from api_gateway.console import FOLDER
+from service_sites.domain.steps import Step
 
 _ENTRY = re.compile(r'^  "([^"]+)": (".*"|\{.*\}),$', re.MULTILINE)
 #: The plural forms of the Unicode CLDR.
@@ -45,3 +46,8 @@ def test_every_text_that_a_page_asks_for_is_there() -> None:
     }
     assert len(asked) > 100
     assert asked - known.keys() == set()
+
+
+def test_each_step_has_words_for_what_is_to_be_done_and_for_what_was_done() -> None:
+    known = catalogue("en").keys()
+    assert {f"{kind}.{step}" for step in Step for kind in ("step", "taken")} - known == set()
