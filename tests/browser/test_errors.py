@@ -104,7 +104,7 @@ def test_while_the_gateway_is_away_a_page_keeps_what_it_has(open_page: Page, wat
     before = cards.count()
     assert before > 3
     open_page.route("**/health", lambda route: route.abort())
-    problem = open_page.get_by_role("alert").filter(has_text="The gateway does not answer")
+    problem = open_page.get_by_role("alert").filter(has_text="The server does not answer")
     expect(problem).to_be_visible()
     assert cards.count() == before
     open_page.unroute("**/health")

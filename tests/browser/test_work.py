@@ -94,7 +94,7 @@ def test_a_defect_whose_answer_is_lost_is_there_once_also_after_the_page_was_ope
 
     page.route("**/work-items/*", lose)
     page.get_by_role("button", name="Register", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
     assert len(lost) == 1
     page.unroute("**/work-items/*")
     page.reload()
