@@ -578,6 +578,7 @@ export default {
   "work.view.remarks": "My own remarks",
   "work.view.overdue": "Overdue",
   "work.view.ready": "Awaiting acceptance",
+  "work.view.disputed": "Disputed",
   "work.view.registered": "Registered by me",
   "work.view.drafts": "Drafts",
   "work.view.all": "All",

@@ -578,6 +578,7 @@ export default {
   "work.view.remarks": "Мои замечания",
   "work.view.overdue": "Просроченные",
   "work.view.ready": "Ждут приёмки",
+  "work.view.disputed": "Спорные",
   "work.view.registered": "Записанные мной",
   "work.view.drafts": "Черновики",
   "work.view.all": "Все",

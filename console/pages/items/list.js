@@ -64,7 +64,7 @@ export function ItemList({ query, session, seconds = 15, changed }) {
       [t("item"), (/** @type {any} */ item) => html`<span class="pick">${stepsOf(item).length > 0 && html`<input type="checkbox" checked=${chosen.has(item.id)}
         aria-label=${t("bulk.choose", { title: `${item.key} ${item.title}` })} onChange=${(/** @type {any} */ event) => toggle([item], event.target.checked)} />`}
         <span><${Link} to=${`/items/${item.id}`} id=${`item-${item.id}`} onClick=${() => leave(item)}>${item.key ? `${item.key} ` : ""}${item.title}<//></span></span>`, "name"],
-      [t("item.state"), (/** @type {any} */ item) => html`<${State} item=${item} />`, "brief state"],
+      [t("item.state"), (/** @type {any} */ item) => html`<${State} item=${item} /> ${item.severity === "critical" && html`<${Badge}>${word("severity", "critical")}<//>`}`, "brief state"],
       [t("item.due"), (/** @type {any} */ item) => day(item.due_on), "brief when"],
       [t("item.location"), (/** @type {any} */ item) => [paths.get(item.location_id) ?? item.location, item.place].filter(Boolean).join(", "), "brief"],
       ...(list.rows.some((/** @type {any} */ row) => row.key) ? [assigned] : []),

@@ -19,6 +19,7 @@ const queries = (session) => ({
   remarks: { mine: true },
   overdue: { overdue: true, sort: "due_on" },
   ready: { state: "ready", sort: "due_on" },
+  disputed: { state: "disputed", sort: "due_on" },
   registered: { registered_by: session.me.id },
   drafts: { state: "draft" },
   all: {},
@@ -28,7 +29,7 @@ const queries = (session) => ({
 function viewsFor(roles, session) {
   if (session.inspects) return session.me.id === null ? ["overdue", "ready", "all"] : ["overdue", "ready", "all", "mine"];
   if (roles.size === 1 && roles.has("customer")) return ["all", "remarks"];
-  if (roles.has("manager")) return ["overdue", "ready", "mine", "registered", "drafts", "all"];
+  if (roles.has("manager")) return ["overdue", "ready", "disputed", "mine", "registered", "drafts", "all"];
   if (roles.has("engineer")) return ["ready", "mine", "overdue", "registered", "drafts", "all"];
   return roles.size === 1 && roles.has("executive") ? ["overdue", "ready", "all"] : ["mine", "overdue", "ready", "all"];
 }
