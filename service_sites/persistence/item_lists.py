@@ -351,6 +351,10 @@ def _writer(roles: tuple[SiteRole, ...] | None) -> RowWriter:
         if roles is not None and SiteRole.CONTRACTOR in roles:
             is_contractor = Membership.role == literal_column(f"'{SiteRole.CONTRACTOR}'")
             inner["duplicate_of"] = case((is_contractor, null()), else_=columns.duplicate_of)
+            theirs = or_(columns.done_by_id == _USER, columns.done_by_organisation == _employer())
+            is_hidden = and_(is_contractor, not_(func.coalesce(theirs, literal_column("false"))))
+            inner["done_by_id"] = case((is_hidden, null()), else_=columns.done_by_id)
+            inner["done_by_organisation"] = case((is_hidden, literal_column("''")), else_=columns.done_by_organisation)
         if roles is None or SiteRole.CUSTOMER not in roles:
             return source, sql_encoder_of(WorkItemView, inner)
         words: list[Any] = [
@@ -400,14 +404,19 @@ def _person(user_id: Any, name: Any) -> ColumnElement[Any]:
     return type_coerce(case((nobody, literal_column("'null'")), else_=written), JSON)
 
 
+def _employer() -> ColumnElement[Any]:
+    """The reader's organisation; an empty name is nobody's."""
+    return func.nullif(Membership.organisation, literal_column("''"))
+
+
 def _facts(columns: Any) -> ColumnElement[Any]:
     """`Facts` of a row and its reader, between two marks."""
     facts = (
         columns.author_id == _USER,
         columns.assignee_id == _USER,
-        columns.organisation == func.nullif(Membership.organisation, literal_column("''")),
+        columns.organisation == _employer(),
         columns.done_by_id == _USER,
-        columns.done_by_organisation == func.nullif(Membership.organisation, literal_column("''")),
+        columns.done_by_organisation == _employer(),
     )
     written = [cast(cast(func.coalesce(one, literal_column("false")), Integer), Text) for one in facts]
     role = func.coalesce(Membership.role, literal_column("''"))

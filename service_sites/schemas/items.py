@@ -155,7 +155,9 @@ class WorkItemView(Resource):
     organisation: str = Field(description=_ORGANISATION)
     assignee: PersonView | None
     author: PersonView
-    done_by_id: UUID | None = Field(description="who reported it done; null while that is still to come")
+    done_by_id: UUID | None = Field(
+        description="who reported it done; null while that is still to come, and to a contractor if it was another"
+    )
     done_by_organisation: str
     subject: str
     requirement_refs: list[str]

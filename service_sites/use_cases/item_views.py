@@ -70,6 +70,8 @@ def shown(row: Any, who: Actor, caller: Principal) -> AnyItemView:
     values = {name: getattr(row, name) for name in _PLAIN}
     if _is_outside(who, caller):
         values["duplicate_of"] = None
+        if not (who.is_person(row.done_by_id) or who.works_for(row.done_by_organisation)):
+            values |= {"done_by_id": None, "done_by_organisation": ""}
     nobody = row.assignee_id is None and not row.assignee_name
     return WorkItemView.unchecked(
         **values,

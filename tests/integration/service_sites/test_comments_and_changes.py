@@ -325,6 +325,21 @@ def test_a_company_is_told_neither_of_which_item_theirs_is_a_duplicate_nor_how_m
     assert told(site["Eva"]) == told(system.auditor) == [original["id"]] * 4
 
 
+def test_a_company_that_is_handed_what_another_has_done_is_not_told_who_did_it(site: Site, system: SitesSystem) -> None:
+    item = make(site, organisation="Roof")
+    step(site, "Otto", item, "report_done", note="Tight again")
+    step(site, "Mara", item, "assign", organisation="Lift", due_on="2099-01-01")
+
+    def told(who: Caller) -> list[Any]:
+        (listed,) = who.data("GET", f"/work-items?state=ready&site_id={site.id}")["work_items"]
+        fed = [one["item"] for one in who.data("GET", f"{site.path}/changes")["changes"] if one["id"] == item["id"]]
+        shown = who.data("GET", f"/work-items/{item['id']}")
+        return [(one["done_by_id"], one["done_by_organisation"]) for one in (shown, listed, *fed)]
+
+    assert told(site["Carl"]) == [(None, "")] * 3
+    assert told(site["Mara"]) == told(system.auditor) == [(str(site["Otto"].user_id), "Roof")] * 3
+
+
 def test_what_somebody_does_not_see_changes_nothing_of_what_the_feed_tells_them(site: Site) -> None:
     item = make(site, organisation="Lift")
     paths = [f"{site.path}/changes?limit={limit}" for limit in (1, 100)]
