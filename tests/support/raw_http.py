@@ -8,7 +8,8 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address
+from itertools import count
 from typing import Any
 
 
@@ -44,7 +45,8 @@ class RawAnswer:
         return str(body["error"]["code"])
 
 
-_SOURCES = IPv4Network("127.16.0.0/12").hosts()
+#: Addresses of clients. A generator could not be asked by several threads at once.
+_SOURCES = map(IPv4Address, count(int(IPv4Address("127.16.0.1"))))
 
 
 class RawClient:
