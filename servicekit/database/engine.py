@@ -335,6 +335,11 @@ class Database:
                 raise DatabaseUnavailable(retry_after=1) from exc
             without_values(exc)
             raise
+        except DBAPIError as exc:
+            # SQLAlchemy asks the first of all connections what server this is.
+            if is_unavailable(exc.orig):
+                raise DatabaseUnavailable(retry_after=1) from exc
+            raise
         finally:
             self._places.give_back()
 

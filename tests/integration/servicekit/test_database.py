@@ -602,6 +602,27 @@ def test_a_statement_by_itself_fails_as_in_a_transaction(make_database):
     assert database.once("SELECT 1", {}) == [(1,)]
 
 
+@pytest.mark.parametrize("ask", [lambda one: one.once("SELECT 1", {}), Database.ping], ids=["once", "transaction"])
+def test_a_server_that_dies_while_the_first_connection_asks_what_it_is_is_unavailable(
+    make_database, empty_database, monkeypatch, ask
+):
+    database = make_database()
+    dialect = database.engine.dialect
+    initialize = dialect.initialize
+
+    def initialize_when_it_has_died(connection):
+        monkeypatch.undo()
+        pid = connection.connection.dbapi_connection.info.backend_pid
+        with create_engine(empty_database, poolclass=NullPool).connect() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        initialize(connection)
+
+    monkeypatch.setattr(dialect, "initialize", initialize_when_it_has_died)
+    with pytest.raises(DatabaseUnavailable):
+        ask(database)
+    ask(database)
+
+
 def test_a_statement_by_itself_gets_no_more_time_than_the_request_has_left(database):
     database.ping()
     with deadline.within(1), pytest.raises(DatabaseTooSlow):
