@@ -1,8 +1,7 @@
-"""Every page of the console in a browser, over a million work items and three million tasks: how long after the API's
-last answer it is there, and what the browser works for it.
+"""Every page of the console in a browser: how long after the API's last answer it is there, and what that costs.
 
-An instance of its own, open, without workers, with 100,000 users and orders beside. People's pages are a manager's, the
-others an administrator's. Needs Debian's chromium. No peers.
+Over a million work items and three million tasks. An instance of its own, open, without workers, with 100,000 users and
+orders beside. People's pages are a manager's, the others an administrator's. Needs Debian's chromium. No peers.
 """
 
 from __future__ import annotations
