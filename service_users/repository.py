@@ -38,7 +38,7 @@ from servicekit.events.outbox import Also
 from servicekit.events.rows import RowsById
 from servicekit.identity.reach import Reach
 from servicekit.web.idempotency import RequestKey
-from servicekit.web.lists import Filters, Found, SortedList
+from servicekit.web.lists import Filters, Found, RowWriter, SortedList
 from servicekit.web.paging import SortedQuery, Sorting
 from servicekit.web.sql_encoders import sql_encoder_of
 
@@ -168,11 +168,14 @@ def _list(sort: str, continued: bool, counted: bool, *given: str) -> SortedList:
             User.name_key.like(part, escape="/"), and_(is_own, by_email) if "reach" in given else by_email
         )
         filters.trigrams = func.trigrams(User.name_key, User.email_key)
-    view = _as_known if "reach" in given else UserView
+    view = _AS_KNOWN if "reach" in given else UserView
     return SortedList(User, view, SORTING, sort, filters, continued=continued, counted=counted)
 
 
-def _as_known(rows: FromClause) -> tuple[FromClause, ColumnElement[str]]:
+def _as_known(page: FromClause) -> ColumnElement[str]:
     """Each row as the owner of a reach may see it: their own whole."""
-    is_own = rows.c.id == _REACH
-    return rows, case((is_own, sql_encoder_of(UserView, rows.c)), else_=sql_encoder_of(ColleagueView, rows.c))
+    is_own = page.c.id == _REACH
+    return case((is_own, sql_encoder_of(UserView, page.c)), else_=sql_encoder_of(ColleagueView, page.c))
+
+
+_AS_KNOWN = RowWriter(_as_known)

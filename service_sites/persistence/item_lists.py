@@ -99,7 +99,8 @@ _MEMBERSHIPS = Statement(
 _TODAY = Statement(select(today_at(Site.time_zone).label("today")).where(Site.id == bindparam("site_id")))
 _LOCATION: list[Any] = [Location.id, Location.site_id]
 _below = select(*_LOCATION).where(Location.id == bindparam("location_id")).cte("below", recursive=True)
-_below = _below.union_all(select(*_LOCATION).join(_below, Location.parent_id == _below.c.id))
+_is_child = and_(Location.site_id == _below.c.site_id, Location.parent_id == _below.c.id)
+_below = _below.union_all(select(*_LOCATION).join(_below, _is_child))
 _LOCATIONS = Statement(select(_below))
 
 
@@ -288,7 +289,8 @@ def _list(
     if filters.others:
         # An index of one of the others gives no more rows than it must.
         filters.others = [*filters.all_ordered, *filters.others]
-    return SortedList(WorkItem, _writer(roles), SORTING, sort, filters, continued=continued, counted=counted)
+    writer = _writer(None if roles is None else frozenset(roles))
+    return SortedList(WorkItem, writer, SORTING, sort, filters, continued=continued, counted=counted)
 
 
 def _asked(names: set[str], *, customer: bool) -> list[Condition]:
@@ -330,14 +332,12 @@ def _due(names: set[str]) -> list[Condition]:
     return conditions
 
 
-def _writer(roles: tuple[SiteRole, ...] | None) -> RowWriter:
+@cache
+def _writer(roles: frozenset[SiteRole] | None) -> RowWriter:
     """Writes each row as a reader with these roles on their sites sees it, or one who sees everything."""
 
-    def write(page: FromClause) -> tuple[FromClause, ColumnElement[str]]:
+    def row(page: FromClause) -> ColumnElement[str]:
         columns = page.c
-        source = page.join(Site, Site.id == columns.site_id).outerjoin(
-            Membership, and_(Membership.site_id == columns.site_id, Membership.user_id == _USER)
-        )
         location = select(Location.name).where(Location.id == columns.location_id).scalar_subquery()
         inner = {
             **{name: columns[name] for name in WorkItemView.model_fields if name in columns},
@@ -356,7 +356,7 @@ def _writer(roles: tuple[SiteRole, ...] | None) -> RowWriter:
             inner["done_by_id"] = case((is_hidden, null()), else_=columns.done_by_id)
             inner["done_by_organisation"] = case((is_hidden, literal_column("''")), else_=columns.done_by_organisation)
         if roles is None or SiteRole.CUSTOMER not in roles:
-            return source, sql_encoder_of(WorkItemView, inner)
+            return sql_encoder_of(WorkItemView, inner)
         words: list[Any] = [
             (columns.state.in_([literal_column(f"'{state}'", Text()) for state in states]), literal_column(f"'{word}'"))
             for word, states in CUSTOMER_STATES.items()
@@ -377,12 +377,18 @@ def _writer(roles: tuple[SiteRole, ...] | None) -> RowWriter:
             ),
         }
         customers = sql_encoder_of(CustomerWorkItemView, told)
-        if {*roles} == {SiteRole.CUSTOMER}:
-            return source, customers
+        if roles == {SiteRole.CUSTOMER}:
+            return customers
         is_customer = Membership.role == literal_column(f"'{SiteRole.CUSTOMER}'")
-        return source, case((is_customer, customers), else_=sql_encoder_of(WorkItemView, inner))
+        return case((is_customer, customers), else_=sql_encoder_of(WorkItemView, inner))
 
-    return write
+    return RowWriter(row, _with_reader)
+
+
+def _with_reader(page: FromClause) -> FromClause:
+    """With the site of each item, and its reader's membership there."""
+    is_reader = and_(Membership.site_id == page.c.site_id, Membership.user_id == _USER)
+    return page.join(Site, Site.id == page.c.site_id).outerjoin(Membership, is_reader)
 
 
 _REMARK = literal_column(f"'{ItemKind.CUSTOMER_REMARK}'", Text())

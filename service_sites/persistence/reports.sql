@@ -31,7 +31,7 @@ paths AS (
     FROM locations l JOIN scope ON scope.id = l.site_id WHERE l.parent_id IS NULL
     UNION ALL
     SELECT l.id, l.site_id, paths.ids || CAST(l.id AS text), paths.names || l.name, paths.places || l.position
-    FROM paths JOIN locations l ON l.parent_id = paths.id
+    FROM paths JOIN locations l ON l.site_id = paths.site_id AND l.parent_id = paths.id
 )
 
 -- name: places

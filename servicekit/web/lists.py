@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple
 from typing import cast as cast_to
@@ -20,6 +20,7 @@ from typing import cast as cast_to
 from pydantic import BaseModel
 from sqlalchemy import (
     CTE,
+    BindParameter,
     ColumnElement,
     FromClause,
     Integer,
@@ -38,7 +39,10 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, aggregate_order_by
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import iterate
 
 from servicekit.database.engine import Database, DatabaseTooSlow
 from servicekit.database.statement import Statement
@@ -52,8 +56,55 @@ SEARCH_SECONDS = 0.25
 LARGEST_PAGE = 1024 * 1024
 
 Condition = ColumnElement[bool]
-#: What a page is read from, given its rows, and the JSON of a row.
-RowWriter = Callable[[FromClause], tuple[FromClause, ColumnElement[str]]]
+
+
+class RowWriter:
+    """Writes the rows of a page, one like the other: `row` is the JSON of each, `joined` what else that is read from.
+
+    Keep it: the SQL of `row` takes longer to make than the rest of a list's statements, and is made once. Its constants
+    are no parameters.
+    """
+
+    def __init__(
+        self,
+        row: Callable[[FromClause], ColumnElement[str]],
+        joined: Callable[[FromClause], FromClause] = lambda page: page,
+    ) -> None:
+        self.row = row
+        self.joined = joined
+        #: its text, and its parameters
+        self.sql: tuple[str, list[BindParameter[Any]]] | None = None
+
+
+@cache
+def _writer_of(view: type[BaseModel]) -> RowWriter:
+    return RowWriter(lambda page: sql_encoder_of(view, page.c))
+
+
+class _Row(ColumnElement[str]):
+    """The JSON of a row of a page, which has the same name in each statement."""
+
+    inherit_cache = False
+
+    def __init__(self, writer: RowWriter, page: FromClause) -> None:
+        self.writer = writer
+        self.page = page
+        self.type = Text()
+
+
+@compiles(_Row)
+def _sql_of(row: _Row, compiler: SQLCompiler, **options: Any) -> str:
+    if row.writer.sql is None:
+        expression = row.writer.row(row.page)
+        parameters = [each for each in iterate(expression) if isinstance(each, BindParameter)]
+        if any(each.unique for each in parameters):
+            raise TypeError("a constant of a row would be a parameter, which has another name in each statement")
+        row.writer.sql = compiler.process(expression, **options), parameters
+    text, parameters = row.writer.sql
+    for each in parameters:
+        # So that the statement has them.
+        compiler.process(each)
+    return text
 
 
 class Found(NamedTuple):
@@ -117,9 +168,7 @@ class SortedList:
         added_up: InstrumentedAttribute[Decimal] | None = None,
     ) -> None:
         self._table = cast_to(Table, model.__table__)
-        self._written: RowWriter = (
-            view if not isinstance(view, type) else lambda rows: (rows, sql_encoder_of(view, rows.c))
-        )
+        self._writer = _writer_of(view) if isinstance(view, type) else view
         self._sorting = sorting
         self._sort = sort
         self._filters = filters
@@ -225,7 +274,7 @@ class SortedList:
         """Looks through the rows that come next in the order, whatever they are."""
         most = _inline(str(self._most))
         looked = self._window("looked", self._behind, most + _OFFSET)
-        last = self._in_order(select(looked.c.id, looked.c.key), looked, back=True).limit(1).subquery("last")
+        last = self._in_order(select(looked.c.id, looked.c.key), looked, back=True).limit(_inline("1")).cte("last")
         ends: list[ColumnElement[Any]] = [
             (_count(looked) < most + _OFFSET).label("reached_the_end"),
             _count(looked, looked.c.hit).label("hits"),
@@ -305,9 +354,8 @@ class SortedList:
         small enough are written."""
         key = self._key(page)
         place = func.row_number().over(order_by=self._sorting.order(self._sort, page))
-        source, row = self._written(page)
-        columns = [page.c.id, key.label("key"), row.label("row"), place.label("place")]
-        written = select(*columns).select_from(source).subquery("written")
+        columns = [page.c.id, key.label("key"), _Row(self._writer, page).label("row"), place.label("place")]
+        written = select(*columns).select_from(self._writer.joined(page)).subquery("written")
         size = func.sum(func.octet_length(written.c.row)).over(order_by=written.c.place)
         shown = and_(written.c.place <= _LIMIT, size <= _inline(str(LARGEST_PAGE)))
         sized = select(written, shown.label("shown")).subquery("sized")

@@ -7,14 +7,20 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    _make_anew("ix_work_items_assignee", "work_items (assignee_id, organisation, state) WHERE assignee_id IS NOT NULL")
+    of_assignees = "assignee_id, site_id, organisation, state"
+    _make_anew("ix_work_items_assignee", f"work_items ({of_assignees}) WHERE assignee_id IS NOT NULL")
+    _make_anew("ix_work_items_author", "work_items (author_id, site_id, organisation)")
     _make_anew("ix_work_items_location", "work_items (location_id, state, organisation, visible_to_customer)")
-    _make_anew("ix_work_items_site_due", "work_items (site_id, due_key, id) INCLUDE (state)")
+    _make_anew("ix_work_items_site_due", "work_items (site_id, due_key, id, organisation, state)")
+    of_organisations = "organisation, state, site_id, kind, type, severity, priority_key"
+    _make_anew("ix_work_items_organisation_state", f"work_items ({of_organisations})")
 
 
 def downgrade() -> None:
+    _make_anew("ix_work_items_organisation_state", "work_items (organisation, state, site_id, kind, type, severity)")
     _make_anew("ix_work_items_site_due", "work_items (site_id, due_key, id)")
     _make_anew("ix_work_items_location", "work_items (location_id, organisation, visible_to_customer)")
+    _make_anew("ix_work_items_author", "work_items (author_id, organisation)")
     _make_anew("ix_work_items_assignee", "work_items (assignee_id, state) WHERE assignee_id IS NOT NULL")
 
 
