@@ -169,7 +169,8 @@ def _groups(database: Database, query: WorkItemQuery, reach: Reach) -> list[_Gro
 
 def _sight(group: _Group, query: WorkItemQuery) -> SiteRole:
     """The role whose condition tells what is seen: of their own organisation's items a contractor sees all."""
-    is_own = group.role is SiteRole.CONTRACTOR and query.organisation == group.organisation
+    # An empty name is nobody's.
+    is_own = group.organisation != "" and query.organisation == group.organisation
     return SiteRole.ENGINEER if is_own else group.role
 
 

@@ -76,6 +76,7 @@ def world(database: ServiceDatabase) -> World:
     # Each role alone, and two roles on two sites.
     members |= {(sites[0], person): (role, "Ромашка") for person, role in zip(people, SiteRole, strict=False)}
     members |= {(sites[1], people[3]): (SiteRole.ENGINEER, ""), (sites[1], people[4]): (SiteRole.CONTRACTOR, "Лютик")}
+    members |= {(sites[2], people[4]): (SiteRole.CONTRACTOR, "")}
     places = [(uuid4(), site) for site in sites for _ in range(2)]
     rooms = [(uuid4(), site, parent) for parent, site in places]
     items = [_item(dice, number, sites, people, places, rooms) for number in range(1, 181)]
@@ -256,6 +257,13 @@ def test_a_location_stands_for_all_within_it(world, reader):
         ids = expected(world, who, None, "", lambda world, item, actor: item.location_id in all_within, "-created_at")  # noqa: B023
         assert [row["id"] for row in world.ask(who, f"/work-items?location_id={place}&limit=100")["work_items"]] == ids
     assert world.ask(who, f"/work-items?location_id={uuid4()}")["total"] == 0
+
+
+def test_a_contractor_without_an_organisation_finds_no_items_of_nobodys(world):
+    who, site = world.people[4], world.sites[2]
+    ids = expected(world, who, site, "", lambda world, item, actor: item.organisation == "", "-created_at")
+    page = world.ask(who, f"/work-items?organisation=&site_id={site}")
+    assert [row["id"] for row in page["work_items"]] == ids
 
 
 def test_a_place_in_a_list_holds_though_items_come_and_go(world):
