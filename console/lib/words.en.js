@@ -577,6 +577,7 @@ export default {
   "work.view.mine": "Mine to do",
   "work.view.remarks": "My own remarks",
   "work.view.overdue": "Overdue",
+  "work.view.unassigned": "Assigned to nobody",
   "work.view.ready": "Awaiting acceptance",
   "work.view.disputed": "Disputed",
   "work.view.registered": "Registered by me",

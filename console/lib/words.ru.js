@@ -577,6 +577,7 @@ export default {
   "work.view.mine": "Сделать мне",
   "work.view.remarks": "Мои замечания",
   "work.view.overdue": "Просроченные",
+  "work.view.unassigned": "Никому не назначены",
   "work.view.ready": "Ждут приёмки",
   "work.view.disputed": "Спорные",
   "work.view.registered": "Записанные мной",

@@ -193,6 +193,7 @@ def _values(database: Database, query: WorkItemQuery, now: datetime) -> dict[str
     }
     values |= {name: getattr(query, name) for name in ("registered_by", "due_to", "created_from", "created_to")}
     values["mine"] = True if query.mine else None
+    values["unassigned" if query.unassigned else "assigned"] = None if query.unassigned is None else True
     values["late" if query.overdue else "not_late"] = None if query.overdue is None else True
     if query.overdue is not None and query.site_id is not None:
         values["today"] = next(
@@ -254,6 +255,12 @@ def _list(
         filters.whole = True
     if "priority" in names:
         filters.others.append(_equal("priority", WorkItem.priority_key))
+    # The index of organisations serves: that of assignees has only items with one.
+    nobody = and_(WorkItem.organisation == literal_column("''"), WorkItem.assignee_id.is_(None))
+    if "unassigned" in names:
+        filters.others.append(nobody)
+    if "assigned" in names:
+        filters.others.append(not_(nobody))
     if "registered_by" in names:
         filters.others.append(_equal("registered_by", WorkItem.author_id))
     if "locations" in names:

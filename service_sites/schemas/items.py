@@ -257,7 +257,7 @@ class WorkItemPut(Update):
 
 
 #: Filters by what a customer is not told. With one of these a list has nothing that its reader sees as a customer.
-INNER_FILTERS = ("overdue", "assignee_id", "organisation", "type", "severity", "priority")
+INNER_FILTERS = ("overdue", "unassigned", "assignee_id", "organisation", "type", "severity", "priority")
 
 
 class WorkItemQuery(SortedQuery):
@@ -276,6 +276,9 @@ class WorkItemQuery(SortedQuery):
     )
     overdue: QueryFlag | None = Field(default=None, description="whether it is late")
     mine: QueryFlag = Field(default=False, description="assigned to you; of a customer: your own remarks")
+    unassigned: QueryFlag | None = Field(
+        default=None, description="whether nobody is to do it: no assignee, or one who has left, and no organisation"
+    )
     assignee_id: Id | None = Field(default=None, description="assigned to this person")
     registered_by: Id | None = Field(
         default=None, description="registered by this person; a customer finds by their own id alone"

@@ -18,6 +18,7 @@ const queries = (session) => ({
   mine: { mine: true, state: "open,in_progress,returned,disputed", sort: "due_on" },
   remarks: { mine: true },
   overdue: { overdue: true, sort: "due_on" },
+  unassigned: { unassigned: true, state: "open,in_progress,returned,disputed", sort: "due_on" },
   ready: { state: "ready", sort: "due_on" },
   disputed: { state: "disputed", sort: "due_on" },
   registered: { registered_by: session.me.id },
@@ -29,7 +30,7 @@ const queries = (session) => ({
 function viewsFor(roles, session) {
   if (session.inspects) return session.me.id === null ? ["overdue", "ready", "all"] : ["overdue", "ready", "all", "mine"];
   if (roles.size === 1 && roles.has("customer")) return ["all", "remarks"];
-  if (roles.has("manager")) return ["overdue", "ready", "disputed", "mine", "registered", "drafts", "all"];
+  if (roles.has("manager")) return ["overdue", "unassigned", "ready", "disputed", "mine", "registered", "drafts", "all"];
   if (roles.has("engineer")) return ["ready", "mine", "overdue", "registered", "drafts", "all"];
   return roles.size === 1 && roles.has("executive") ? ["overdue", "ready", "all"] : ["mine", "overdue", "ready", "all"];
 }

@@ -28,7 +28,7 @@ ZONES = {"Pacific/Auckland": date(2026, 3, 13), "America/Sao_Paulo": date(2026, 
 FIRMS = ("", "Ромашка", "Лютик")
 LATE = ("open", "in_progress", "returned", "disputed")
 LAST = date(9999, 12, 31)
-INNER = {"overdue", "assignee_id", "organisation", "type", "severity", "priority"}
+INNER = {"overdue", "unassigned", "assignee_id", "organisation", "type", "severity", "priority"}
 
 
 @dataclass
@@ -146,6 +146,10 @@ def _mine(world: World, item: Any, who: Actor) -> bool:
     return who.is_person(item.assignee_id)
 
 
+def _unassigned(world: World, item: Any, who: Actor) -> bool:
+    return item.assignee_id is None and item.organisation == ""
+
+
 def _registered_by(number: int) -> Filter:
     def has(world: World, item: Any, who: Actor) -> bool:
         person = world.people[number]
@@ -170,6 +174,8 @@ FILTERS: list[tuple[str, Filter]] = [
     ("state=accepted", _in_state("accepted")),
     ("overdue=true", lambda world, item, who: _late(world, item)),
     ("overdue=false", lambda world, item, who: not _late(world, item)),
+    ("unassigned=true", _unassigned),
+    ("unassigned=false", lambda world, item, who: not _unassigned(world, item, who)),
     ("mine=true", _mine),
     # Two that contradict each other, of which the planner makes nothing: for customers, and for all others.
     ("mine=true&kind=defect", lambda world, item, who: _mine(world, item, who) and item.kind == "defect"),
