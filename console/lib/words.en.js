@@ -620,6 +620,7 @@ export default {
   "item.comment.edited": "reworded",
   "item.edit": "Edit",
   "item.changed_by": "changed by {name} ({role}), {time}",
+  "item.edit.discard": "Discard what was typed",
   "item.lines": "One on each line.",
   "item.delete": "Delete",
   "item.delete.what": "The draft is gone for good, and its number is given to no other.",

@@ -1,11 +1,12 @@
 // The fields of a work item, to be changed by whoever may; only what was changed here is sent.
-import { html, useMemo, useState } from "../../vendor/preact.js";
+import { html, useMemo } from "../../vendor/preact.js";
 import { path } from "../../lib/api.js";
 import { useLive } from "../../lib/live.js";
-import { Choice, Field, Form } from "../../lib/ui.js";
+import { Button, Choice, Field, Form } from "../../lib/ui.js";
 import { t, word } from "../../lib/words.js";
 import { LocationChoice, usePeople, useSeen } from "./choices.js";
 import { inspects, leads, takesPart } from "./roles.js";
+import { useSaid } from "./step.js";
 
 /** How each field is asked for. @type {Record<string, string>} */
 const KINDS = { description: "long", severity: "choice", priority: "choice", location_id: "choice", assignee_id: "choice", due_on: "date", requirement_refs: "lines", tags: "lines", visible_to_customer: "check" };
@@ -50,25 +51,28 @@ function taken(name, value) {
 /** @param {{item: any, site: any, session: any, etag: string | null, done: () => void, again: () => void}} props */
 export function Edit({ item, site, session, etag, done, again }) {
   const names = editable(item, site, session);
-  const before = useMemo(() => Object.fromEntries(names.map((name) => [name, shown(item, name)])), []);
-  const [said, setSaid] = useState(/** @type {Record<string, any>} */ (before));
-  const [reason, setReason] = useState("");
-  const seen = useSeen(item, again, etag);
+  /** @type {Record<string, any>} */
+  const before = useMemo(() => ({ ...Object.fromEntries(names.map((name) => [name, shown(item, name)])), reason: "" }), []);
+  const target = path`/work-items/${item.id}`;
+  // Typed on an older version, it is refused once, with the words for what has changed.
+  const [said, say, keep, typedOn] = useSaid("edit", `unsent:${session.me.id}:${target}:edit`, [item.id], before, etag);
+  const seen = useSeen(item, again, typedOn);
   const locations = useLive(names.includes("location_id") ? path`/sites/${site.id}/locations` : null);
   const people = usePeople(names.includes("assignee_id") ? site.id : null);
-  const target = path`/work-items/${item.id}`;
-  const body = () => ({
-    ...Object.fromEntries(names.filter((name) => said[name] !== before[name]).map((name) => [name, taken(name, said[name])])),
-    ...(reason && { reason }),
-  });
+  const saved = () => {
+    keep([]);
+    done();
+  };
+  const changed = [...names, "reason"].filter((name) => said[name] !== before[name]);
+  const body = () => Object.fromEntries(changed.map((name) => [name, taken(name, said[name])]));
   /** @type {Record<string, () => [string, string][]>} */
   const options = {
     severity: () => [["", "–"], ...["critical", "significant", "minor"].map((one) => /** @type {[string, string]} */ ([one, word("severity", one)]))],
     priority: () => [["", "–"], ["1", "1"], ["2", "2"], ["3", "3"], ["4", "4"]],
     assignee_id: () => [["", "–"], ...people.filter((one) => ["engineer", "manager", "contractor"].includes(one.role)).map((one) => /** @type {[string, string]} */ ([one.user_id, one.name]))],
   };
-  const set = (/** @type {string} */ name, /** @type {any} */ value) => setSaid({ ...said, [name]: value });
-  return html`<${Form} label=${t("save")} done=${done} does=${() => seen.send("PUT", target, body())} request=${() => ["PUT", target, body(), seen.headers]}>
+  const set = (/** @type {string} */ name, /** @type {any} */ value) => say({ [name]: value });
+  return html`<${Form} label=${t("save")} done=${saved} does=${() => seen.send("PUT", target, body())} request=${() => ["PUT", target, body(), seen.headers]}>
     ${(/** @type {any} */ error) => html`${names.map((name) => {
       const props = { key: name, label: word("field", name), error: error?.status === 412 ? undefined : error?.of?.(name) };
       const input = (/** @type {any} */ event) => set(name, event.target.value);
@@ -78,6 +82,7 @@ export function Edit({ item, site, session, etag, done, again }) {
       if (KINDS[name] === "long" || KINDS[name] === "lines") return html`<${Field} ...${props} hint=${KINDS[name] === "lines" ? t("item.lines") : undefined}>${(/** @type {any} */ attributes) => html`<textarea ...${attributes} value=${said[name]} onInput=${input}></textarea>`}<//>`;
       return html`<${Field} ...${props} type=${KINDS[name] ?? "text"} required=${name === "title"} value=${said[name]} onInput=${input} />`;
     })}
-    ${session.operates && html`<${Field} label=${t("step.field.reason")} hint=${t("step.field.reason.hint")} maxlength="2000" value=${reason} error=${error?.of?.("reason")} onInput=${(/** @type {any} */ event) => setReason(event.target.value)} />`}`}
-  <//>`;
+    ${session.operates && html`<${Field} label=${t("step.field.reason")} hint=${t("step.field.reason.hint")} maxlength="2000" value=${said.reason} error=${error?.of?.("reason")} onInput=${(/** @type {any} */ event) => set("reason", event.target.value)} />`}`}
+  <//>
+  ${changed.length > 0 && html`<${Button} class="plain" onClick=${() => say(before)}>${t("item.edit.discard")}<//>`}`;
 }

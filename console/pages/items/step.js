@@ -44,24 +44,26 @@ export function fieldsOf(shape, said) {
 }
 
 /**
- * What is said with a step, how to say more, and how to tell for which items it is still unsaid once it was taken. What
- * was typed outlives a closed dialog and page, for the same items or some of them.
- * @param {string} step @param {string} unsent where it is kept @param {string[]} ids @param {Record<string, string>} [first]
- * @returns {[Record<string, string>, (more: Record<string, string>) => void, (left: string[]) => void]}
+ * What is said with a step, how to say more, how to tell for which items it is still unsaid once it was taken, and the
+ * ETag of what was there when it was typed. What was typed, and is not what was there first, outlives a closed dialog and
+ * page, for the same items or some of them.
+ * @param {string} step @param {string} unsent where it is kept @param {string[]} ids @param {Record<string, any>} [first] @param {string | null} [etag]
+ * @returns {[Record<string, any>, (more: Record<string, any>) => void, (left: string[]) => void, string | null]}
  */
-export function useSaid(step, unsent, ids, first = {}) {
-  const [typed, setTyped] = useState(() => {
+export function useSaid(step, unsent, ids, first = {}, etag = null) {
+  const [{ typed, seen }, setKept] = useState(() => {
     const kept = JSON.parse(localStorage.getItem(unsent) ?? "null");
-    return kept && ids.every((id) => kept.ids.includes(id)) ? kept.typed : {};
+    return kept && ids.every((id) => kept.ids.includes(id)) ? kept : { typed: {}, seen: etag };
   });
   // Which item it is a duplicate of has to be found again.
-  const keep = (/** @type {string[]} */ left, /** @type {Record<string, string>} */ { duplicate_of, ...rest }) =>
-    (left.length > 0 ? localStorage.setItem(unsent, JSON.stringify({ ids: left, typed: rest })) : localStorage.removeItem(unsent));
-  const say = (/** @type {Record<string, string>} */ more) => {
-    setTyped({ ...typed, ...more });
-    keep(ids, { ...typed, ...more });
+  const keep = (/** @type {string[]} */ left, /** @type {Record<string, any>} */ { duplicate_of, ...rest }) =>
+    (left.length > 0 ? localStorage.setItem(unsent, JSON.stringify({ ids: left, typed: rest, seen })) : localStorage.removeItem(unsent));
+  const say = (/** @type {Record<string, any>} */ more) => {
+    const changed = Object.fromEntries(Object.entries({ ...typed, ...more }).filter(([name, value]) => value !== first[name]));
+    setKept({ typed: changed, seen });
+    keep(Object.keys(changed).length > 0 ? ids : [], changed);
   };
-  return [{ outcome: "open", resolution: step === "void" ? "mistake" : "no_defect", ...first, ...typed }, say, (left) => keep(left, typed)];
+  return [{ outcome: "open", resolution: step === "void" ? "mistake" : "no_defect", ...first, ...typed }, say, (left) => keep(left, typed), seen];
 }
 
 /** @param {Shape & {said: Record<string, string>, say: (more: Record<string, string>) => void, error: any}} props */
