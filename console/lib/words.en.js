@@ -594,7 +594,6 @@ export default {
   "item.draft": "Keep it as my draft, which nobody else sees",
   "item.kind": "Kind",
   "item.title": "What is wrong, or to do",
-  "item.severity": "How dangerous",
   "item.location": "Location",
   "item.place": "Where exactly",
   "item.description": "Description",

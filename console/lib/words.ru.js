@@ -594,7 +594,6 @@ export default {
   "item.draft": "Оставить моим черновиком, который никто не видит",
   "item.kind": "Вид",
   "item.title": "Что не так или что сделать",
-  "item.severity": "Насколько опасно",
   "item.location": "Место",
   "item.place": "Где именно",
   "item.description": "Описание",

@@ -38,7 +38,7 @@ def test_an_engineers_defect_goes_from_its_entry_on_a_phone_to_its_acceptance(
     log_in(page, building.engineer)
     page.get_by_role("link", name="Register something").click()
     page.get_by_label("What is wrong, or to do").fill("Crack above the window")
-    page.get_by_label("How dangerous").select_option("Critical")
+    page.get_by_label("Severity").select_option("Critical")
     page.get_by_role("button", name="Register", exact=True).click()
     expect(heading(page)).to_contain_text("Crack above the window")
     item = page.url.rpartition("/")[2]

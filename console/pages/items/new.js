@@ -62,7 +62,7 @@ function Fields({ site, session, item, setItem, sent }) {
   <${Form} label=${t("item.register")} done=${done} does=${() => ask(target, { method: "PUT", body: body() })} request=${() => ["PUT", target, body()]}>
     ${(/** @type {any} */ error) => html`
       <${Field} label=${t("item.title")} required maxlength="255" autofocus value=${item.title} error=${error?.of?.("title")} onInput=${set("title")} />
-      ${!isRemark && html`<${Choice} label=${t("item.severity")} value=${item.severity} error=${error?.of?.("severity")} onChange=${set("severity")} options=${["critical", "significant", "minor"].map((one) => [one, word("severity", one)])} />`}
+      ${!isRemark && html`<${Choice} label=${word("field", "severity")} value=${item.severity} error=${error?.of?.("severity")} onChange=${set("severity")} options=${["critical", "significant", "minor"].map((one) => [one, word("severity", one)])} />`}
       ${known.length > 0 && html`<${LocationChoice} label=${t("item.location")} locations=${known} value=${isKnown ? location : ""} error=${error?.of?.("location_id")}
         onChange=${setLocation} />`}
       <${Field} label=${t("item.place")} maxlength="500" value=${item.place} error=${error?.of?.("place")} onInput=${set("place")} />

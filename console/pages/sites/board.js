@@ -65,6 +65,7 @@ function Counts({ turn, title, report, by = "organisation", filter = "organisati
   const sorted = (/** @type {any[]} */ rows) => (by === "location" ? rows.toSorted((one, other) => one.name.localeCompare(other.name)) : rows);
   const name = (/** @type {any} */ row) => (row.key ? figure(row.name, { [filter]: row.key }) : row.key === null ? t("report.total") : none(by));
   return html`<details open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}><summary><h2>${title}</h2></summary>
+    ${report === "counts" && html`<p class="soft">${t("report.counts.what")}</p>`}
     <${Problem} error=${live.error} />
     ${live.data && html`<${Table} caption=${title} rows=${[...sorted(live.data.rows), live.data.total]} id=${(/** @type {any} */ row) => row.key ?? "total"}
       columns=${[[word("by", by), name, "name"], ...figures.map((/** @type {string} */ one) => [word("figure", one), (/** @type {any} */ row) => count(row[one]), "number brief when"])]} />`}</details>`;
