@@ -42,7 +42,8 @@ def country_year(country: str, year: int) -> CountryYear:
     from holidays import country_holidays
 
     # Of this year alone, and read at once: what the package makes when a day is asked for is not for threads.
-    days = country_holidays(country, years=year)
+    # Unless it is told a language, it takes that of the process.
+    days = country_holidays(country, years=year, language=country_holidays(country).default_language)
     first = date(year, 1, 1)
     last = date(year, 12, 31)
     all_days = [first + timedelta(days=number) for number in range((last - first).days + 1)]

@@ -112,7 +112,8 @@ def test_a_site_keeps_the_days_of_its_country_with_those_that_were_moved_and_its
         "day": "2025-11-05", "works": True, "holiday": None, "is_exception": False
     }  # fmt: skip
     assert mara.refusal("DELETE", f"{path}/2025-11-05") == (404, "calendar_day_not_found")
-    assert mara.data("GET", f"{path}?from=2025-11-04&to=2025-11-04")["days"][0]["holiday"]
+    told = mara.data("GET", f"{path}?from=2025-11-04&to=2025-11-04")["days"][0]["holiday"]
+    assert told == "День народного единства"
     for name in RIGHTS:
         assert russian[name].refusal("PUT", f"{path}/2025-11-05", {"works": True}) == (403, "forbidden")
     assert fault(system.admin, "POST", "/sites", {
