@@ -140,12 +140,13 @@ const OF_LOGINS = ["/auth/password", "/auth/forgot", "/auth/reset", "/auth/email
 
 /**
  * A form that does one deed: its fields as children, its problem shown, and the same deed as a line for a terminal.
+ * `unable`: after such an error, in words, why it cannot be done any more.
  * @param {{does: () => Promise<any>, done?: (made: any) => void, label: string, danger?: boolean, children?: any,
- *   request?: () => [string, string, unknown?, Record<string, string>?]}} props
+ *   request?: () => [string, string, unknown?, Record<string, string>?], unable?: (error: any) => string | false}} props
  */
-export function Form({ does, done, label, danger = false, children, request }) {
+export function Form({ does, done, label, danger = false, children, request, unable }) {
   const deed = useDeed();
-  const only = readOnly && request && !OF_LOGINS.includes(request()[1]);
+  const only = readOnly && request && !OF_LOGINS.includes(request()[1]) ? t("read_only") : unable?.(deed.error);
   const submit = async (/** @type {Event} */ event) => {
     event.preventDefault();
     if (only) return;
@@ -155,7 +156,7 @@ export function Form({ does, done, label, danger = false, children, request }) {
   return html`<form onSubmit=${submit}>
     ${typeof children === "function" ? children(deed.error) : children}
     <${Problem} error=${deed.error} />
-    ${only ? html`<p class="unsure">${t("read_only")}</p>`
+    ${only ? html`<p class="unsure">${only}</p>`
       : html`<div class="deeds"><${Button} type="submit" busy=${deed.busy} class=${danger ? "danger" : "main"}>${label}<//></div>`}
     ${request && html`<details class="curl"><summary>${t("curl")}</summary><code>${curl(...request())}</code></details>`}
   </form>`;

@@ -620,6 +620,7 @@ export default {
   "item.edit": "Edit",
   "item.changed_by": "changed by {name} ({role}), {time}",
   "item.edit.discard": "Discard what was typed",
+  "item.step.gone": "This step is no longer open to you.",
   "item.lines": "One on each line.",
   "item.delete": "Delete",
   "item.delete.what": "The draft is gone for good, and its number is given to no other.",

@@ -620,6 +620,7 @@ export default {
   "item.edit": "Изменить",
   "item.changed_by": "изменено: {name} ({role}), {time}",
   "item.edit.discard": "Отменить введённое",
+  "item.step.gone": "Этот шаг вам больше недоступен.",
   "item.lines": "По одному в строке.",
   "item.delete": "Удалить",
   "item.delete.what": "Черновик исчезнет навсегда, его номер не достанется другому.",

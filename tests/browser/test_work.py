@@ -135,6 +135,25 @@ def test_whoever_comes_second_is_told_what_was_changed_and_loses_nothing_typed(
     expect(dialog.get_by_role("button", name="Discard what was typed")).to_have_count(0)
 
 
+def test_a_step_that_somebody_else_made_impossible_is_no_longer_offered(
+    building: Building, new_context: Contexts, watch: Watch
+) -> None:
+    watch.expected.add(412)
+    item = building.item("Cracked pane")
+    building.step(item, "assign", who=building.manager, assignee_id=building.contractor.id)
+    building.step(item, "report_done", who=building.contractor, note="A new pane")
+    page = page_of(building, "engineer", new_context, f"/items/{item}")
+    page.get_by_role("button", name="Return").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Why").fill("Still cracked")
+    building.step(item, "accept", who=building.manager)
+    dialog.get_by_role("button", name="Return").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("State changed by Mara Manager (manager)")
+    expect(dialog).to_contain_text("This step is no longer open to you.")
+    expect(dialog.get_by_role("button", name="Return")).to_have_count(0)
+    expect(dialog.get_by_label("Why")).to_have_value("Still cracked")
+
+
 def test_rows_stay_where_they_are_until_the_new_ones_are_wanted(building: Building, new_context: Contexts) -> None:
     building.item("Row one")
     second = building.item("Row two")

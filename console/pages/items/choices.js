@@ -102,6 +102,7 @@ export function useSeen(item, again, etag = null) {
         return await send(method, target, body, headers);
       } catch (error) {
         const refusal = /** @type {any} */ (error);
+        if (refusal.status === 409) again();
         if (refusal.status === 412) {
           // Customers are not told who changed it.
           const told = item.key ? await changesSince(path`/work-items/${item.id}/history`, Number(tag.slice(1, -1))) : [];

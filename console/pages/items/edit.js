@@ -50,7 +50,7 @@ function taken(name, value) {
 
 /** @param {{item: any, site: any, session: any, etag: string | null, done: () => void, again: () => void}} props */
 export function Edit({ item, site, session, etag, done, again }) {
-  const names = editable(item, site, session);
+  const names = useMemo(() => editable(item, site, session), []);
   /** @type {Record<string, any>} */
   const before = useMemo(() => ({ ...Object.fromEntries(names.map((name) => [name, shown(item, name)])), reason: "" }), []);
   const target = path`/work-items/${item.id}`;

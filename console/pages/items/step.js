@@ -101,7 +101,8 @@ export function StepForm({ item, site, step, session, done, again }) {
   };
   const shape = { step, site: item.site_id, isDue: item.due_on !== null, overrides: session.operates, isStranger: session.operates && site?.role === null };
   const body = () => ({ step, op_id: key, ...fieldsOf(shape, said) });
-  return html`<${Form} label=${word("step", step)} danger=${step === "void"} done=${taken} does=${() => seen.send("POST", target, body())} request=${() => ["POST", target, body(), seen.headers]}>
+  return html`<${Form} label=${word("step", step)} danger=${step === "void"} done=${taken} does=${() => seen.send("POST", target, body())} request=${() => ["POST", target, body(), seen.headers]}
+    unable=${(/** @type {any} */ error) => [409, 412].includes(error?.status) && !item.permitted_steps.includes(step) && t("item.step.gone")}>
     ${(/** @type {any} */ error) => html`<${StepFields} ...${shape} said=${said} say=${say} error=${error} />`}
   <//>`;
 }
