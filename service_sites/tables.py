@@ -162,6 +162,8 @@ class CalendarDay(Base):
 _NEWEST = (text("created_at DESC"), text("id DESC"))
 #: persistence/items.py says the same.
 _CAN_BE_LATE = text("state IN ('open', 'in_progress', 'returned', 'disputed')")
+#: persistence/item_lists.py says the same.
+_IS_NOBODYS = text("assignee_id IS NULL AND organisation = ''")
 
 
 class WorkItem(Base):
@@ -278,6 +280,7 @@ class WorkItem(Base):
         Index("ix_work_items_due", "due_key", "id"),
         Index("ix_work_items_priority", "priority_key", "id"),
         Index("ix_work_items_late", "due_key", "id", postgresql_where=_CAN_BE_LATE),
+        Index("ix_work_items_unassigned", "due_key", "id", "site_id", "state", postgresql_where=_IS_NOBODYS),
         Index("ix_work_items_site_newest", "site_id", *_NEWEST),
         # With the state, so that it tells by itself how many are not drafts; with the organisation, for contractors.
         Index("ix_work_items_site_due", "site_id", "due_key", "id", "organisation", "state"),

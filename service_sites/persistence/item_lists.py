@@ -63,6 +63,7 @@ _USER = bindparam("user_id", type_=Uuid())
 #: To look through ten thousand, which are some 500 bytes each and lie in no order of priority, takes 50 ms.
 _MOST = 2_000
 _NO_DATE = literal_column("'9999-12-31'::date", Date())
+_IS_NOBODYS = and_(WorkItem.assignee_id.is_(None), WorkItem.organisation == literal_column("''"))
 #: Stands before and behind the code of the permitted steps. JSON never has it.
 _MARK = "\x01"
 
@@ -255,12 +256,10 @@ def _list(
         filters.whole = True
     if "priority" in names:
         filters.others.append(_equal("priority", WorkItem.priority_key))
-    # The index of organisations serves: that of assignees has only items with one.
-    nobody = and_(WorkItem.organisation == literal_column("''"), WorkItem.assignee_id.is_(None))
     if "unassigned" in names:
-        filters.others.append(nobody)
+        (filters.ordered if key == "due_on" else filters.others).append(_IS_NOBODYS)
     if "assigned" in names:
-        filters.others.append(not_(nobody))
+        filters.others.append(not_(_IS_NOBODYS))
     if "registered_by" in names:
         filters.others.append(_equal("registered_by", WorkItem.author_id))
     if "locations" in names:

@@ -14,9 +14,14 @@ def upgrade() -> None:
     _make_anew("ix_work_items_site_due", "work_items (site_id, due_key, id, organisation, state)")
     of_organisations = "organisation, state, site_id, kind, type, severity, priority_key"
     _make_anew("ix_work_items_organisation_state", f"work_items ({of_organisations})")
+    op.execute(
+        "CREATE INDEX ix_work_items_unassigned ON work_items (due_key, id, site_id, state)"
+        " WHERE assignee_id IS NULL AND organisation = ''"
+    )
 
 
 def downgrade() -> None:
+    op.execute("DROP INDEX ix_work_items_unassigned")
     _make_anew("ix_work_items_organisation_state", "work_items (organisation, state, site_id, kind, type, severity)")
     _make_anew("ix_work_items_site_due", "work_items (site_id, due_key, id)")
     _make_anew("ix_work_items_location", "work_items (location_id, organisation, visible_to_customer)")
