@@ -27,6 +27,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON
@@ -100,9 +101,12 @@ _MEMBERSHIPS = Statement(
 _TODAY = Statement(select(today_at(Site.time_zone).label("today")).where(Site.id == bindparam("site_id")))
 _LOCATION: list[Any] = [Location.id, Location.site_id]
 _below = select(*_LOCATION).where(Location.id == bindparam("location_id")).cte("below", recursive=True)
-_is_child = and_(Location.site_id == _below.c.site_id, Location.parent_id == _below.c.id)
-_below = _below.union_all(select(*_LOCATION).join(_below, _is_child))
-_LOCATIONS = Statement(select(_below))
+_children = select(*_LOCATION).where(Location.site_id == _below.c.site_id, Location.parent_id == _below.c.id)
+# OFFSET has an index asked for each, where all locations of all sites would be read for each level.
+_child = _children.offset(literal_column("0")).lateral("child")
+_below = _below.union_all(select(_child.c.id, _child.c.site_id).select_from(_below).join(_child, true()))
+_ids = func.array_agg(cast(_below.c.id, Text))
+_LOCATIONS = Statement(select(_below.c.site_id, _ids.label("ids")).group_by(_below.c.site_id))
 
 
 def search(
@@ -123,17 +127,17 @@ def search(
     `SortedList.find` do.
     """
     place = SORTING.place(query)
-    locations = [] if query.location_id is None else database.rows(_LOCATIONS, {"location_id": query.location_id})
-    sites = {one for one in (query.site_id, *(row.site_id for row in locations)) if one is not None}
-    if len(sites) > 1 or (query.location_id is not None and not locations):
+    located = [] if query.location_id is None else database.rows(_LOCATIONS, {"location_id": query.location_id})
+    sites = {one for one in (query.site_id, *(row.site_id for row in located)) if one is not None}
+    if len(sites) > 1 or (query.location_id is not None and not located):
         return None
     query = query.model_copy(update={"site_id": next(iter(sites), None)})
     groups = None if reach.owner is None else _groups(database, query, reach)
     if groups == [] or (query.mine and user_id is None):
         return None
     values = _values(database, query, now)
-    if locations:
-        values["locations"] = [row.id for row in locations]
+    if located:
+        values["locations"] = located[0].ids
     for number, group in enumerate(groups or ()):
         values |= {f"sites{number}": group.sites, f"organisation{number}": group.organisation}
     one_site = query.site_id is not None or (groups is not None and [len(group.sites) for group in groups] == [1])
