@@ -102,16 +102,17 @@ def test_an_open_circuit_refuses_while_the_prober_hangs(gateway: GatewayProcess,
         gateway.client.request("POST", "/users", b"{}")
 
     def refused_while_a_probe_hangs() -> bool:
-        before = gateway.circuit("users")["last_probe"]
         probes = len(users.requests("/readyz"))
 
-        def a_probe_came() -> bool:
+        def a_probe_came() -> list[object]:
+            # Read anew with each look: a probe that was under way when the first began is answered before the next.
+            shown = gateway.circuit("users")
             # Only an open circuit is meant: one whose time was over opens again, for longer, with a failed trial.
-            if gateway.circuit("users")["state"] == "half_open":
+            if shown["state"] == "half_open":
                 gateway.client.request("POST", "/users", b"{}")
-            return len(users.requests("/readyz")) > probes
+            return [shown["last_probe"]] if len(users.requests("/readyz")) > probes else []
 
-        eventually(a_probe_came, timeout=20, what="a probe")
+        [before] = eventually(a_probe_came, timeout=20, what="a probe")
         seen = gateway.client.request("POST", "/users", b"{}")
         # The probe had no answer yet, or health would show it.
         unanswered = gateway.circuit("users")["last_probe"] == before
