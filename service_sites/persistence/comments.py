@@ -7,17 +7,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, Text, Uuid, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Integer, Text, Uuid, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as insert_unless
 from sqlalchemy.orm import Session
 
-from service_sites.persistence.items import Stretch, is_visible
 from service_sites.persistence.sites import run
 from service_sites.tables import Comment, Link, Membership, Watcher
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement
-from servicekit.identity.reach import Reach
 
 _ITEM = bindparam("item_id", type_=Uuid())
 _COMMENT: list[Any] = [*Comment.__table__.columns]
@@ -36,18 +34,6 @@ _UPDATE = Statement(
     .values(text=bindparam("text"), edited_at=bindparam("edited_at"), change_seq=bindparam("change_seq"))
     .returning(*_COMMENT)
 )
-_SINCE = Statement(
-    select(*_COMMENT)
-    .where(
-        Comment.site_id == bindparam("site_id"),
-        Comment.change_seq > bindparam("since", type_=BigInteger()),
-        Comment.change_seq <= bindparam("until", type_=BigInteger()),
-        _HEARD,
-        is_visible(Comment.item_id),
-    )
-    .order_by(Comment.change_seq)
-    .limit(_LIMIT)
-)
 _WATCHER: list[Any] = [Watcher.user_id, Membership.name]
 _WATCHERS = Statement(
     select(*_WATCHER)
@@ -63,11 +49,6 @@ def page(database: Database, item: Any, audiences: Collection[str], after: UUID 
     """What was said of an item that was found, to some of these audiences, the oldest first."""
     values = {"item_id": item.id, "audiences": list(audiences), "limit": limit}
     return database.rows(_FIRST, values) if after is None else database.rows(_NEXT, {**values, "after": after})
-
-
-def changed(database: Database, stretch: Stretch, audiences: Collection[str], *, reach: Reach) -> Sequence[Any]:
-    """What was said in a stretch, and not changed since, to some of these audiences, of items that somebody sees."""
-    return database.rows(_SINCE, {**stretch._asdict(), "audiences": list(audiences), "reach": reach.owner})
 
 
 def add(session: Session, values: Mapping[str, Any]) -> None:

@@ -4,56 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
-    Boolean,
-    ColumnElement,
     Date,
-    FromClause,
-    Integer,
     Text,
     Uuid,
     and_,
     any_,
     bindparam,
-    case,
     cast,
     func,
     literal_column,
     not_,
-    null,
     or_,
     select,
     true,
-    type_coerce,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSON
+from sqlalchemy.dialects.postgresql import ARRAY
 
-from service_sites.domain.item import ItemKind
 from service_sites.domain.people import SiteRole
-from service_sites.persistence.items import Condition, closed_on, overdue, visible_inside, visible_to
+from service_sites.persistence.item_rows import REMARK, Facts, with_steps, writer
+from service_sites.persistence.items import Condition, overdue, visible_inside, visible_to
 from service_sites.persistence.reports import Counted
 from service_sites.persistence.sites import today_at
 from service_sites.schemas.items import (
     CUSTOMER_STATES,
     INNER_FILTERS,
-    CustomerWorkItemView,
     WorkItemQuery,
-    WorkItemView,
 )
 from service_sites.tables import Location, Membership, Site, WorkItem
 from servicekit.database.engine import Database
 from servicekit.database.statement import Statement, containing
 from servicekit.database.trigrams import sought
 from servicekit.identity.reach import Reach
-from servicekit.web.lists import Filters, Found, RowWriter, SortedList
+from servicekit.web.lists import Filters, Found, SortedList
 from servicekit.web.paging import Sorting
-from servicekit.web.sql_encoders import sql_encoder_of
 from servicekit.wire.caseless import comparable
-from servicekit.wire.envelope import Written
 
 SORTING = Sorting(
     WorkItem.id, WorkItem.created_at, due_on=WorkItem.due_key, priority=WorkItem.priority_key, number=WorkItem.number
@@ -65,22 +54,6 @@ _USER = bindparam("user_id", type_=Uuid())
 _MOST = 2_000
 _NO_DATE = literal_column("'9999-12-31'::date", Date())
 _IS_NOBODYS = and_(WorkItem.assignee_id.is_(None), WorkItem.organisation == literal_column("''"))
-#: Stands before and behind the code of the permitted steps. JSON never has it.
-_MARK = "\x01"
-
-
-class Facts(NamedTuple):
-    """All that decides which steps somebody may take on an item, and that a statement can tell of it."""
-
-    state: str
-    kind: str
-    #: The reader's on its site; empty: none.
-    role: str
-    is_author: bool
-    is_assignee: bool
-    is_responsible_organisation: bool
-    did_report: bool
-    organisation_did_report: bool
 
 
 class _Group(NamedTuple):
@@ -156,7 +129,7 @@ def search(
     if counted is not None:
         values |= counted[1]
     found = listed.find(database, query, {**values, **place, "user_id": user_id, "now": now, "may_change": may_change})
-    return found._replace(rows=_with_steps(found.rows, permitted))
+    return found._replace(rows=with_steps(found.rows.encoded_json, permitted))
 
 
 def _groups(database: Database, query: WorkItemQuery, reach: Reach) -> list[_Group]:
@@ -300,8 +273,8 @@ def _list(
     if filters.others:
         # An index of one of the others gives no more rows than it must.
         filters.others = [*filters.all_ordered, *filters.others]
-    writer = _writer(None if roles is None else frozenset(roles))
-    return SortedList(WorkItem, writer, SORTING, sort, filters, continued=continued, counted=counted)
+    rows = writer(None if roles is None else frozenset(roles))
+    return SortedList(WorkItem, rows, SORTING, sort, filters, continued=continued, counted=counted)
 
 
 def _asked(names: set[str], *, customer: bool) -> list[Condition]:
@@ -311,7 +284,7 @@ def _asked(names: set[str], *, customer: bool) -> list[Condition]:
         if names & {"state", "states"}:
             conditions.append(_among("told_states", WorkItem.state))
         if "mine" in names:
-            conditions += [_equal("user_id", WorkItem.author_id), WorkItem.kind == _REMARK]
+            conditions += [_equal("user_id", WorkItem.author_id), WorkItem.kind == REMARK]
         return conditions
     if "state" in names:
         conditions.append(_equal("state", WorkItem.state))
@@ -341,115 +314,3 @@ def _due(names: set[str]) -> list[Condition]:
     if "not_late" in names:
         conditions.append(not_(and_(*late)))
     return conditions
-
-
-@cache
-def _writer(roles: frozenset[SiteRole] | None) -> RowWriter:
-    """Writes each row as a reader with these roles on their sites sees it, or one who sees everything."""
-
-    def row(page: FromClause) -> ColumnElement[str]:
-        columns = page.c
-        location = select(Location.name).where(Location.id == columns.location_id).scalar_subquery()
-        inner = {
-            **{name: columns[name] for name in WorkItemView.model_fields if name in columns},
-            "key": func.concat(Site.key, literal_column("'-'"), columns.number, type_=Text()),
-            "assignee": _person(columns.assignee_id, columns.assignee_name),
-            "author": _person(columns.author_id, columns.author_name),
-            "location": location,
-            "overdue": overdue(today_at(Site.time_zone), columns),
-            "permitted_steps": _facts(columns),
-        }
-        if roles is not None and SiteRole.CONTRACTOR in roles:
-            is_contractor = Membership.role == literal_column(f"'{SiteRole.CONTRACTOR}'")
-            inner["duplicate_of"] = case((is_contractor, null()), else_=columns.duplicate_of)
-            theirs = or_(columns.done_by_id == _USER, columns.done_by_organisation == _employer())
-            is_hidden = and_(is_contractor, not_(func.coalesce(theirs, literal_column("false"))))
-            inner["done_by_id"] = case((is_hidden, null()), else_=columns.done_by_id)
-            inner["done_by_organisation"] = case((is_hidden, literal_column("''")), else_=columns.done_by_organisation)
-        if roles is None or SiteRole.CUSTOMER not in roles:
-            return sql_encoder_of(WorkItemView, inner)
-        words: list[Any] = [
-            (columns.state.in_([literal_column(f"'{state}'", Text()) for state in states]), literal_column(f"'{word}'"))
-            for word, states in CUSTOMER_STATES.items()
-        ]
-        is_own = and_(columns.author_id == _USER, columns.kind == _REMARK)
-        told = {
-            **{name: columns[name] for name in CustomerWorkItemView.model_fields if name in columns},
-            "description": case((is_own, columns.description), else_=null()),
-            "place": case((is_own, columns.place), else_=null()),
-            "location": location,
-            "state": case(*words),
-            "done_on": case(
-                (columns.state == literal_column("'closed'"), closed_on(Site.time_zone, columns)), else_=null()
-            ),
-            "editable": func.coalesce(
-                and_(is_own, columns.state == literal_column("'draft'"), bindparam("may_change", type_=Boolean())),
-                literal_column("false"),
-            ),
-        }
-        customers = sql_encoder_of(CustomerWorkItemView, told)
-        if roles == {SiteRole.CUSTOMER}:
-            return customers
-        is_customer = Membership.role == literal_column(f"'{SiteRole.CUSTOMER}'")
-        return case((is_customer, customers), else_=sql_encoder_of(WorkItemView, inner))
-
-    return RowWriter(row, _with_reader)
-
-
-def _with_reader(page: FromClause) -> FromClause:
-    """With the site of each item, and its reader's membership there."""
-    is_reader = and_(Membership.site_id == page.c.site_id, Membership.user_id == _USER)
-    return page.join(Site, Site.id == page.c.site_id).outerjoin(Membership, is_reader)
-
-
-_REMARK = literal_column(f"'{ItemKind.CUSTOMER_REMARK}'", Text())
-_QUOTE = literal_column("'\"'", Text())
-
-
-def _person(user_id: Any, name: Any) -> ColumnElement[Any]:
-    """JSON of a `PersonView`, or null for nobody."""
-    quoted = func.coalesce(func.concat(_QUOTE, user_id, _QUOTE), literal_column("'null'"))
-    known = case((user_id.is_(None), literal_column("'null'")), else_=quoted)
-    written = func.concat(
-        literal_column("""'{"id":'"""),
-        known,
-        literal_column("""',"name":'"""),
-        func.to_json(name),
-        literal_column("'}'"),
-    )
-    nobody = and_(user_id.is_(None), name == literal_column("''"))
-    return type_coerce(case((nobody, literal_column("'null'")), else_=written), JSON)
-
-
-def _employer() -> ColumnElement[Any]:
-    """The reader's organisation; an empty name is nobody's."""
-    return func.nullif(Membership.organisation, literal_column("''"))
-
-
-def _facts(columns: Any) -> ColumnElement[Any]:
-    """`Facts` of a row and its reader, between two marks."""
-    facts = (
-        columns.author_id == _USER,
-        columns.assignee_id == _USER,
-        columns.organisation == _employer(),
-        columns.done_by_id == _USER,
-        columns.done_by_organisation == _employer(),
-    )
-    written = [cast(cast(func.coalesce(one, literal_column("false")), Integer), Text) for one in facts]
-    role = func.coalesce(Membership.role, literal_column("''"))
-    mark, comma = literal_column(f"chr({ord(_MARK)})", Text()), literal_column("','", Text())
-    parts = [part for one in (columns.state, columns.kind, role, *written) for part in (one, comma)]
-    return type_coerce(func.concat(mark, *parts[:-1], mark), JSON)
-
-
-def _with_steps(rows: Written, permitted: Callable[[Facts], str]) -> Written:
-    """The page with the steps that its reader may take on each item."""
-    parts = rows.encoded_json.split(_MARK)
-    parts[1::2] = [permitted(_read(code)) for code in parts[1::2]]
-    return Written("".join(parts))
-
-
-@cache
-def _read(code: str) -> Facts:
-    state, kind, role, *facts = code.split(",")
-    return Facts(state, kind, role, *(one == "1" for one in facts))

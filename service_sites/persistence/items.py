@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from psycopg2 import IntegrityError
 from sqlalchemy import (
     CTE,
-    BigInteger,
     ColumnElement,
     Date,
-    Integer,
     Text,
     Uuid,
     and_,
@@ -137,7 +135,8 @@ _OF_SITE = _computed(
 #: What is read of an item, besides what only serves a search.
 _ITEM = [column for column in WorkItem.__table__.columns if column.computed is None and column.key != "title_key"]
 _ROLES = {role: visible_to(role, Membership.user_id, Membership.organisation) for role in SiteRole}
-_REACHED = or_(
+#: Of an item beside the membership of whom the parameters `user_id` and `reach` say: that they see it.
+REACHED = or_(
     cast(_REACH, Uuid()).is_(None),
     *(and_(Membership.role == _constant(role), condition) for role, condition in _ROLES.items()),
 )
@@ -154,12 +153,12 @@ _SEEN = (
         Membership,
         and_(Membership.site_id == WorkItem.site_id, Membership.user_id == _USER),
     )
-    .where(_REACHED)
+    .where(REACHED)
 )
 _FOUND = _SEEN.where(WorkItem.id == bindparam("id"))
 _FIND = Statement(_FOUND)
 #: To plan it takes five times as long as to run it.
-_PLANNED = Prepared.of("find_work_item", _FIND.text, id="uuid", user_id="uuid", now="timestamptz", reach="uuid")
+_PLANNED = Prepared.of("find_work_item", _FIND.text, **_FIND.types())
 _LOCK = Statement(_FOUND.with_for_update(of=WorkItem))
 
 
@@ -177,36 +176,10 @@ def find(database: Database, item_id: UUID, user_id: UUID | None, now: datetime,
     raise WorkItemNotFound
 
 
-_CHANGED = Statement(
-    _SEEN.where(
-        WorkItem.site_id == bindparam("site_id"),
-        WorkItem.change_seq > bindparam("since", type_=BigInteger()),
-        WorkItem.change_seq <= bindparam("until", type_=BigInteger()),
-    )
-    .order_by(WorkItem.change_seq)
-    .limit(bindparam("limit", type_=Integer()))
-)
-
-
-class Stretch(NamedTuple):
-    """A part of a site's changes, in their order, for somebody: those behind `since`, up to `until`, so many."""
-
-    site_id: UUID
-    user_id: UUID | None
-    since: int
-    until: int
-    limit: int
-
-
-def changed(database: Database, stretch: Stretch, now: datetime, *, reach: Reach) -> list[Any]:
-    """The items that somebody sees and whose last change lies in a stretch, as `find` returns them."""
-    return database.rows(_CHANGED, {**stretch._asdict(), "now": now, "reach": reach.owner})
-
-
 _OF_READER = (
     select(WorkItem.id)
     .outerjoin(Membership, and_(Membership.site_id == WorkItem.site_id, Membership.user_id == _USER))
-    .where(_REACHED)
+    .where(REACHED)
 )
 _VISIBLE = Statement(_OF_READER.where(WorkItem.id == bindparam("ids", type_=ARRAY(Uuid)).any_()))
 

@@ -25,7 +25,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service_sites.errors import SiteNotFound
 from service_sites.tables import Membership, Site
-from servicekit.database.engine import Database
+from servicekit.database.engine import Database, Prepared
 from servicekit.database.statement import Statement
 from servicekit.identity.reach import Reach
 
@@ -159,6 +159,7 @@ _READ = Statement(
     .outerjoin(Membership, and_(Membership.site_id == Site.id, Membership.user_id == _USER))
     .where(Site.id == bindparam("site_id"), or_(cast(_REACH, UuidType()).is_(None), Membership.user_id == _REACH))
 )
+_PLANNED = Prepared.of("read_site", _READ.text, **_READ.types())
 
 
 def reader(source: Database | Session, site_id: UUID, user_id: UUID | None, now: datetime, *, reach: Reach) -> Any:
@@ -166,14 +167,18 @@ def reader(source: Database | Session, site_id: UUID, user_id: UUID | None, now:
 
     `reach` has their id, or all. Raises `SiteNotFound`.
     """
-    for row in run(source, _READ, {"site_id": site_id, "user_id": user_id, "now": now, "reach": reach.owner}):
+    values = {"site_id": site_id, "user_id": user_id, "now": now, "reach": reach.owner}
+    for row in run(source, _READ, values, prepared=_PLANNED):
         return row
     raise SiteNotFound
 
 
-def run(source: Database | Session, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
-    """Run a compiled statement by itself or in a transaction, and return its rows as named tuples."""
+def run(
+    source: Database | Session, statement: Statement, values: Mapping[str, Any], *, prepared: Prepared | None = None
+) -> list[Any]:
+    """Run a compiled statement by itself, where it may be `prepared`, or in a transaction, and return its rows as named
+    tuples."""
     if isinstance(source, Database):
-        return source.rows(statement, values)
+        return source.rows(statement, values, prepared=prepared)
     rows: Iterable[Any] = source.connection().exec_driver_sql(statement.text, statement.parameters(values))
     return statement.named(map(tuple, rows))

@@ -16,7 +16,9 @@ class ChangesQuery(Query):
     """What the client knows already."""
 
     since: QueryText | None = Field(default=None, description="the `cursor` of the last answer; left out: nothing")
-    limit: Annotated[QueryInt, Field(ge=1, le=500)] = Field(default=100, description="how many at most")
+    limit: Annotated[QueryInt, Field(ge=1, le=500)] = Field(
+        default=100, description="how many at most; fewer where they are large"
+    )
 
 
 class ChangeView(View):

@@ -6,21 +6,24 @@ import base64
 import binascii
 import hashlib
 import hmac
+from sys import getsizeof
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from service_sites.domain.people import Actor, SiteRole
-from service_sites.persistence import changes, comments, items, sites
-from service_sites.persistence.items import Stretch
+from service_sites.persistence import changes, sites
+from service_sites.persistence.changes import Stretch
+from service_sites.persistence.item_rows import with_steps
 from service_sites.schemas.changes import ChangesQuery, ChangesView, ChangeView
 from service_sites.use_cases.comments import audiences_of, comment_view
-from service_sites.use_cases.item_views import may_change, shown
+from service_sites.use_cases.item_views import COPIES, may_change, steps_for
 from service_sites.use_cases.members import actor_of
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
 from servicekit.identity.roles import Action
 from servicekit.process.clock import Clock, utc_now
+from servicekit.wire import memory
 from servicekit.wire.errors import Invalid
 
 #: How many of a site's changes one request looks through, whoever sees how many of them.
@@ -115,23 +118,20 @@ class Changes:
         until = min(site.change_seq, since + _LOOKED_THROUGH)
         if until == since:
             return [], until
-        stretch = Stretch(site.id, caller.user_id, since, until, query.limit + 1)
+        stretch = Stretch(site.id, caller.user_id, since, until, query.limit)
         who = actor_of(site, caller)
-        rows = items.changed(self._database, stretch, self._clock(), reach=reach)
-        said = comments.changed(self._database, stretch, audiences_of(who), reach=reach)
+        permitted = steps_for(caller)
+        items = changes.items(self._database, stretch, self._clock(), may_change(caller), reach=reach)
+        said = changes.comments(self._database, stretch, audiences_of(who), reach=reach)
         gone = changes.removals(self._database, stretch, _audiences(who, reach), reach=reach)
+        memory.take(COPIES * sum(getsizeof(row.item) for row in items.rows))
+        memory.take(COPIES * sum(getsizeof(row.text) for row in said.rows))
         found: list[tuple[int, ChangeView]] = [
-            *(
-                (row.change_seq, _change("item", row.id, item=shown(row, actor_of(row, caller), caller)))
-                for row in rows
-            ),
-            *((row.change_seq, _change("comment", row.id, comment=comment_view(row, who))) for row in said),
-            *((row.change_seq, _change("gone", row.item_id)) for row in gone),
+            *((row.change_seq, _change("item", row.id, item=with_steps(row.item, permitted))) for row in items.rows),
+            *((row.change_seq, _change("comment", row.id, comment=comment_view(row, who))) for row in said.rows),
+            *((row.change_seq, _change("gone", row.item_id)) for row in gone.rows),
         ]
-        # A source that was cut says nothing of what comes behind its last row.
-        for source in (rows, said, gone):
-            if len(source) > query.limit:
-                until = min(until, source[query.limit - 1].change_seq)
+        until = min(items.until, said.until, gone.until)
         found = sorted((pair for pair in found if pair[0] <= until), key=lambda pair: pair[0])
         if len(found) > query.limit:
             # What changed at once stays together.

@@ -19,7 +19,6 @@ from service_sites.domain.people import INSPECTORS, WORKERS, Actor, SiteRole
 from service_sites.domain.visibility import is_own_remark
 from service_sites.errors import ReasonRequired, StepNotPossible, WorkItemNotFound
 from service_sites.persistence import item_lists, items, members, sites
-from service_sites.persistence.item_lists import Facts
 from service_sites.persistence.items import Entry
 from service_sites.schemas.history import HistoryPage, HistoryQuery
 from service_sites.schemas.items import (
@@ -30,13 +29,14 @@ from service_sites.schemas.items import (
     WorkItemQuery,
 )
 from service_sites.use_cases.item_views import (
+    COPIES,
     AnyItemView,
     entry_view,
     history_told,
     may_change,
-    permitted_json,
     require_seen,
     shown,
+    steps_for,
 )
 from service_sites.use_cases.members import actor_of, name_of
 from service_sites.use_cases.places import due_by_rules
@@ -44,7 +44,7 @@ from service_sites.use_cases.reports import Reports, counted_in
 from service_sites.users_client import Names
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
-from servicekit.identity.roles import Action, Role
+from servicekit.identity.roles import Action
 from servicekit.process.clock import Clock, utc_now
 from servicekit.process.ids import new_id
 from servicekit.web import idempotency
@@ -54,8 +54,6 @@ from servicekit.web.schemas import invalid_from
 from servicekit.wire import memory
 from servicekit.wire.errors import FieldError, Forbidden, Invalid, PreconditionRequired
 
-#: A page is in memory twice as text and twice in UTF-8, which may take twice as much.
-_COPIES = 6
 #: What a customer may say in a remark.
 _OF_REMARKS = frozenset(
     {"title", "description", "location_id", "place", "axes", "plan_version_id", "pin_x", "pin_y", "latitude"}
@@ -114,18 +112,20 @@ class WorkItems:
         """
         if query.sort.removeprefix("-") == "number" and query.site_id is None:
             raise Invalid.field("sort", "by number takes a site_id")
-        override, changes = caller.role is Role.ADMIN, may_change(caller)
-
-        def permitted(facts: Facts) -> str:
-            return permitted_json(facts, override) if changes else "[]"
-
         reach = caller.reach(Action.READ_SITES)
         now = self._clock()
         counted = None if query.counted_in is None else counted_in(query.counted_in, now, reach=reach)
         # To find what a report counted takes as long as the report.
         with nullcontext() if counted is None else self._reports.place():
             found = item_lists.search(
-                self._database, query, caller.user_id, now, permitted, changes, counted, reach=reach
+                self._database,
+                query,
+                caller.user_id,
+                now,
+                steps_for(caller),
+                may_change(caller),
+                counted,
+                reach=reach,
             )
         if found is None:
             return WorkItemPage.unchecked(
@@ -136,7 +136,7 @@ class WorkItems:
                 next=None,
                 work_items=[],
             )
-        memory.take(_COPIES * getsizeof(found.rows.encoded_json))
+        memory.take(COPIES * getsizeof(found.rows.encoded_json))
         return WorkItemPage.unchecked(
             total=found.total,
             total_is_exact=found.total_is_exact,

@@ -24,6 +24,7 @@ class Statement:
     def __init__(self, statement: Select[Any] | CompoundSelect[Any] | _Returning) -> None:
         compiled = statement.compile(dialect=_DIALECT)
         self.text = str(compiled)
+        self._types = {name: bind.type for bind, name in compiled.bind_names.items()}
         self._constants = dict(compiled.params)
         #: A type of which only this object knows the fields.
         self._row: Any = namedtuple("_row", [column.key for column in statement.exported_columns])  # type: ignore[misc]
@@ -31,6 +32,10 @@ class Statement:
     def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters: these and the statement's own constants."""
         return {**self._constants, **values}
+
+    def types(self) -> dict[str, str]:
+        """PostgreSQL's name for the type of each parameter, all of which must have one."""
+        return {name: type_.compile(_DIALECT) for name, type_ in self._types.items()}
 
     def named(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
         """The rows as named tuples."""

@@ -45,7 +45,7 @@ class RowsById:
         self._missing = missing
         self._find = Statement(select(*shown, version.label("xmin")).where(*reached))
         # To plan it takes longer than to find a row.
-        self._planned = Prepared.of(f"find_{model.__tablename__}", self._find.text, id="uuid", reach="uuid")
+        self._planned = Prepared.of(f"find_{model.__tablename__}", self._find.text, **self._find.types())
         self._delete = Statement(delete(model).where(*as_found).returning(id))
 
         @cache

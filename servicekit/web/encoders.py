@@ -25,8 +25,8 @@ Encoder = Callable[[Any], str]
 def encoder_of(model: type[BaseModel], without: frozenset[str] = frozenset()) -> Encoder:
     """A function that writes objects with the attributes of this model, except those of `without`.
 
-    Nothing is validated. A UUID may be given as text, and a list as `Written`. A field of a kind that is not known
-    here, or a model with serializers of its own, is left to pydantic.
+    Nothing is validated. A UUID may be given as text; a list, and a field of a kind that is not known here, as
+    `Written`. Such fields, and models with serializers of their own, are else left to pydantic.
     """
     own = model.__pydantic_decorators__
     if own.field_serializers or own.model_serializers or own.computed_fields:
@@ -89,7 +89,8 @@ class _Source:
                 return f"{self._name(encoder_of(kind))}({value})"
             if simple := _SIMPLE.get(StrEnum if issubclass(kind, StrEnum) else kind):
                 return simple.format(value)
-        return f"any({self._name(TypeAdapter(kind).dump_python)}({value}))"
+        plain = self._name(TypeAdapter(kind).dump_python)
+        return f"any({value} if type({value}) is Written else {plain}({value}))"
 
 
 _SIMPLE = {

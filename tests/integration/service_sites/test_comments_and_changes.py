@@ -166,6 +166,19 @@ class Copy:
                 return
 
 
+def test_an_answer_has_a_mebibyte_of_items_and_of_comments_at_most(site: Site) -> None:
+    words, path = "\U0001d11e" * 10_000, f"{site.path}/changes?limit=500"
+    made = [make(site, description=words)["id"] for _ in range(30)]
+    uttered = [comment(site["Eva"], {"id": made[0]}, words)["id"] for _ in range(30)]
+    first = site["Eva"].data("GET", path)
+    # An item has some hundred bytes beside its description.
+    assert ([one["id"] for one in first["changes"]], first["more"]) == (made[:25], True)
+    second = site["Eva"].data("GET", f"{path}&since={first['cursor']}")
+    assert ([one["id"] for one in second["changes"]], second["more"]) == ([*made[25:], *uttered[:26]], True)
+    third = site["Eva"].data("GET", f"{path}&since={second['cursor']}")
+    assert ([one["id"] for one in third["changes"]], third["more"]) == (uttered[26:], False)
+
+
 def test_what_a_phone_sends_at_once_about_an_item_all_stays(site: Site) -> None:
     for _ in range(5):
         item = make(site, organisation="Lift")

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func
 
 from service_sites.domain.people import SiteRole
-from service_sites.persistence import item_lists
+from service_sites.persistence import item_lists, item_rows
 from service_sites.tables import WorkItem
 from servicekit.web.lists import Filters, RowWriter, SortedList
 
@@ -18,7 +18,7 @@ def statement(writer: RowWriter, sort: str) -> tuple[str, dict[str, object]]:
 
 @pytest.mark.parametrize("roles", [None, {*SiteRole}, {SiteRole.CUSTOMER}])
 def test_a_row_whose_sql_was_kept_is_written_as_if_it_were_new(roles: set[SiteRole] | None) -> None:
-    new = item_lists._writer.__wrapped__
+    new = item_rows.writer.__wrapped__
     kept = new(roles)
     assert "user_id" in statement(kept, "due_on")[1]
     assert statement(kept, "-priority") == statement(new(roles), "-priority")
