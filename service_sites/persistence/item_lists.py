@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from service_sites.domain.people import SiteRole
 from service_sites.persistence.item_rows import REMARK, Facts, with_steps, writer
-from service_sites.persistence.items import Condition, overdue, visible_inside, visible_to
+from service_sites.persistence.items import Condition, overdue, visible_inside, visible_to, works_for
 from service_sites.persistence.reports import Counted
 from service_sites.persistence.sites import today_at
 from service_sites.schemas.items import (
@@ -36,7 +36,7 @@ from service_sites.schemas.items import (
     WorkItemQuery,
 )
 from service_sites.tables import Location, Membership, Site, WorkItem
-from servicekit.database.engine import Database
+from servicekit.database.engine import Database, Prepared
 from servicekit.database.statement import Statement, containing
 from servicekit.database.trigrams import sought
 from servicekit.identity.reach import Reach
@@ -71,6 +71,7 @@ _MEMBERSHIPS = Statement(
     .where(Membership.user_id == bindparam("reach", type_=Uuid()))
     .order_by(Membership.role, Membership.organisation)
 )
+_PLANNED_MEMBERSHIPS = Prepared.of("memberships_of", _MEMBERSHIPS.text, **_MEMBERSHIPS.types())
 _TODAY = Statement(select(today_at(Site.time_zone).label("today")).where(Site.id == bindparam("site_id")))
 _LOCATION: list[Any] = [Location.id, Location.site_id]
 _below = select(*_LOCATION).where(Location.id == bindparam("location_id")).cte("below", recursive=True)
@@ -80,6 +81,7 @@ _child = _children.offset(literal_column("0")).lateral("child")
 _below = _below.union_all(select(_child.c.id, _child.c.site_id).select_from(_below).join(_child, true()))
 _ids = func.array_agg(cast(_below.c.id, Text))
 _LOCATIONS = Statement(select(_below.c.site_id, _ids.label("ids")).group_by(_below.c.site_id))
+_PLANNED_LOCATIONS = Prepared.of("locations_below", _LOCATIONS.text, **_LOCATIONS.types())
 
 
 def search(
@@ -100,7 +102,9 @@ def search(
     `SortedList.find` do.
     """
     place = SORTING.place(query)
-    located = [] if query.location_id is None else database.rows(_LOCATIONS, {"location_id": query.location_id})
+    located = []
+    if query.location_id is not None:
+        located = database.rows(_LOCATIONS, {"location_id": query.location_id}, prepared=_PLANNED_LOCATIONS)
     sites = {one for one in (query.site_id, *(row.site_id for row in located)) if one is not None}
     if len(sites) > 1 or (query.location_id is not None and not located):
         return None
@@ -134,7 +138,7 @@ def search(
 
 def _groups(database: Database, query: WorkItemQuery, reach: Reach) -> list[_Group]:
     """The sites whose items the reader sees, if any of these can be in the list."""
-    rows = database.rows(_MEMBERSHIPS, {"reach": reach.owner})
+    rows = database.rows(_MEMBERSHIPS, {"reach": reach.owner}, prepared=_PLANNED_MEMBERSHIPS)
     found: dict[tuple[SiteRole, str], list[UUID]] = {}
     for row in rows:
         role = SiteRole(row.role)
@@ -255,14 +259,23 @@ def _list(
         asked = _asked(names, customer=any(is_customer))
         (filters.ordered if lead == "state" else filters.others).extend(asked)
     if roles is not None:
+        on = [() if one_site else (_among(f"sites{number}", WorkItem.site_id),) for number in range(len(sights))]
+        employers = [bindparam(f"organisation{number}", type_=Text()) for number in range(len(sights))]
         seen = [
             and_(
-                *([] if one_site else [_among(f"sites{number}", WorkItem.site_id)]),
-                visible_to(role, _USER, bindparam(f"organisation{number}", type_=Text())),
+                *on[number],
+                visible_to(role, _USER, employers[number]),
                 *(_asked(names, customer=role is SiteRole.CUSTOMER) if mixed else ()),
             )
             for number, role in enumerate(sights)
         ]
+        if "type" in names:
+            # Each company does its own kinds of work: of such pairs there are statistics.
+            filters.known = [
+                and_(*filters.all_ordered, *filters.others, *on[number], works_for(employers[number]))
+                for number, role in enumerate(sights)
+                if role is SiteRole.CONTRACTOR
+            ]
         # These see nearly everything; for the others an index gives what is theirs.
         nearly_all = one_site and sights[0] not in (SiteRole.CONTRACTOR, SiteRole.CUSTOMER)
         if not nearly_all:

@@ -79,14 +79,19 @@ def closed_on(time_zone: Sql, item: Any = WorkItem) -> ColumnElement[date]:
     return cast(func.timezone(time_zone, item.closed_at), Date())
 
 
+def works_for(organisation: Sql) -> Condition:
+    """The condition that an organisation is to do an item."""
+    # An empty name is nobody's.
+    return WorkItem.organisation == func.nullif(organisation, _constant(""))
+
+
 def visible_to(role: SiteRole, user_id: Sql, organisation: Sql) -> Condition:
     """The condition that a member with this role sees an item of their site: `domain.visibility.sees` in SQL."""
     is_author = WorkItem.author_id == user_id
     is_remark = WorkItem.kind == _constant(ItemKind.CUSTOMER_REMARK)
     if role is SiteRole.CONTRACTOR:
-        # An empty name is nobody's.
-        theirs = WorkItem.organisation == func.nullif(organisation, _constant(""))
-        return or_(and_(_SUBMITTED, or_(WorkItem.assignee_id == user_id, theirs)), and_(_DRAFT, is_author))
+        is_theirs = or_(WorkItem.assignee_id == user_id, works_for(organisation))
+        return or_(and_(_SUBMITTED, is_theirs), and_(_DRAFT, is_author))
     if role is SiteRole.CUSTOMER:
         submitted = and_(_SUBMITTED, WorkItem.state != _constant(WorkState.VOID))
         # By themselves, so that indexes serve.

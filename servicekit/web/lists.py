@@ -29,10 +29,12 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     func,
     literal_column,
     not_,
+    null,
     or_,
     select,
     true,
@@ -136,6 +138,8 @@ class Filters:
     either: list[Condition] = field(default_factory=list)
     part: Condition | None = None
     trigrams: ColumnElement[Any] | None = None
+    #: Each holds for some of the rows for which the `others` do, no two for the same; statistics know more of these.
+    known: list[Condition] = field(default_factory=list)
     #: Look through all rows for which the `others` hold, however many, so that they are counted.
     whole: bool = False
     #: How many rows are looked through in place of `MOST`; fewer where they are wide.
@@ -221,12 +225,14 @@ class SortedList:
         statement = self._estimates[len(terms)]
         plan = database.once(_EXPLAIN + statement.text, {**values, **terms})[0][0][0]["Plan"]
         whole, *rows = [each["Plan Rows"] for each in plan.get("Plans", [plan])]
-        if len(rows) < len(terms) + bool(self._filters.others):
+        known = len(self._filters.known)
+        if len(rows) < len(terms) + bool(self._filters.others) + known:
             # It has left out what contradicts itself: there is no such row.
-            whole, rows = math.inf, [0] * (len(terms) + 1)
+            whole, rows = math.inf, [0] * (len(terms) + 1 + known)
         yield whole
+        at_least = sum(rows.pop() for _ in range(known))
         if self._filters.others:
-            yield rows.pop()
+            yield max(rows.pop(), at_least)
         if self._filters.part is not None:
             # The whole of a small table is looked through at once.
             yield min(rows) if whole > MOST else math.inf
@@ -267,27 +273,29 @@ class SortedList:
         most = _inline(str(MOST + 1))
         parts = [rows.where(one).limit(most).subquery() for one in self._filters.either or [true()]]
         counted = union_all(*(select(part.c.amount) for part in parts)).limit(most)
-        return self._statement(page, *self._totals(counted.subquery("counted")))
+        return self._statement(page, *self._totals(self._tally(counted.subquery("counted"), "totals")))
 
     @cached_property
     def _near(self) -> Statement:
         """Looks through the rows that come next in the order, whatever they are."""
         most = _inline(str(self._most))
         looked = self._window("looked", self._behind, most + _OFFSET)
+        tally = self._tally(looked, "tally")
+        hits = _of(tally, "total")
         last = self._in_order(select(looked.c.id, looked.c.key), looked, back=True).limit(_inline("1")).cte("last")
+        # To find the last takes as long as to count, and a full page needs none.
+        is_full = hits > _LIMIT + _OFFSET
         ends: list[ColumnElement[Any]] = [
-            (_count(looked) < most + _OFFSET).label("reached_the_end"),
-            _count(looked, looked.c.hit).label("hits"),
-            select(cast(last.c.id, Text)).scalar_subquery().label("last_id"),
-            select(last.c.key).scalar_subquery().label("last_key"),
+            (_of(tally, "looked") < most + _OFFSET).label("reached_the_end"),
+            hits.label("hits"),
+            case((is_full, null()), else_=select(cast(last.c.id, Text)).scalar_subquery()).label("last_id"),
+            case((is_full, null()), else_=_of(last, "key")).label("last_key"),
         ]
         if self._counted:
             # From the beginning, on each page.
-            first = self._window("first", [], most) if self._behind else looked
-            ends += [
-                (_count(first) < (most if self._behind else most + _OFFSET)).label("counted_all"),
-                *self._totals(select(first.c.amount).where(first.c.hit).subquery("counted")),
-            ]
+            first = self._tally(self._window("first", [], most), "totals") if self._behind else tally
+            counted_all = _of(first, "looked") < (most if self._behind else most + _OFFSET)
+            ends += [counted_all.label("counted_all"), *self._totals(first)]
         return self._statement(self._chosen(looked, looked.c.hit), *ends)
 
     @cached_property
@@ -298,9 +306,11 @@ class SortedList:
         return found if filters.part is None else [*found, self._indexed(self._has("trigrams"))]
 
     def _estimate(self, terms: list[str]) -> Statement:
-        """For EXPLAIN: all rows, and what each index gives; last the others, of which the planner chooses."""
+        """For EXPLAIN: all rows, and what each index gives; last the others, of which the planner chooses, and parts of
+        them."""
         filters = self._filters
         wanted = [*([self._has(name)] for name in terms), *([filters.others] if filters.others else [])]
+        wanted += [[one] for one in filters.known]
         rows = [select(_inline("1").label("row")).select_from(self._table).where(*conditions) for conditions in wanted]
         return Statement(union_all(select(_inline("1").label("row")).select_from(self._table), *rows))
 
@@ -315,12 +325,12 @@ class SortedList:
         if not self._filters.whole:
             rows = rows.limit(_SEARCHED + _inline("1"))
         looked = rows.cte("looked").prefix_with("MATERIALIZED")
-        has_more = _count(looked) > _SEARCHED
-        totals = self._totals(select(looked.c.amount).where(looked.c.hit).subquery("counted"))
+        tally = self._tally(looked, "totals")
+        has_more = _of(tally, "looked") > _SEARCHED
         # No page is made of a part of them.
         complete = true() if self._filters.whole else not_(has_more)
         chosen = self._chosen(looked, and_(looked.c.hit, looked.c.behind, complete))
-        return self._statement(chosen, has_more.label("has_more"), *totals)
+        return self._statement(chosen, has_more.label("has_more"), *self._totals(tally))
 
     def _window(self, name: str, behind: list[Condition], most: ColumnElement[int]) -> CTE:
         rows = select(*self._looked_at()).where(*self._filters.all_ordered, *behind)
@@ -342,12 +352,16 @@ class SortedList:
         chosen = ids.subquery("chosen")
         return select(self._table).join(chosen, chosen.c.id == self._table.c.id).subquery("page")
 
-    def _totals(self, counted: FromClause) -> list[ColumnElement[Any]]:
-        if not self._counted:
-            return []
-        amount = _NOTHING if self._added_up is None else func.coalesce(func.sum(counted.c.amount), _inline("0.00"))
-        totals = select(func.count().label("total"), amount.label("sum")).select_from(counted).cte("totals")
-        return [select(totals.c[name]).scalar_subquery().label(name) for name in ("total", "sum")]
+    def _tally(self, rows: FromClause, name: str) -> CTE:
+        """How many rows were looked at, how many of them are hits, unless all are, and what these add up to."""
+        hits = [rows.c.hit] if "hit" in rows.c else []
+        total, amount = (one.filter(*hits) for one in (func.count(), func.sum(rows.c.amount)))
+        added = _NOTHING if self._added_up is None else func.coalesce(amount, _inline("0.00"))
+        columns = (func.count().label("looked"), total.label("total"), added.label("sum"))
+        return select(*columns).select_from(rows).cte(name)
+
+    def _totals(self, tally: CTE) -> list[ColumnElement[Any]]:
+        return [_of(tally, name).label(name) for name in ("total", "sum")] if self._counted else []
 
     def _statement(self, page: FromClause, *more: ColumnElement[Any]) -> Statement:
         """One row: the page as JSON, and more. Of `page`, which has one row more than asked for, only as many as are
@@ -400,5 +414,5 @@ def _limited(rows: Select[Any]) -> Select[Any]:
     return rows.limit(_LIMIT + _inline("1")).offset(_OFFSET)
 
 
-def _count(rows: FromClause, *conditions: Condition) -> ColumnElement[int]:
-    return select(func.count()).select_from(rows).where(*conditions).scalar_subquery()
+def _of(row: CTE, name: str) -> ColumnElement[Any]:
+    return select(row.c[name]).scalar_subquery()

@@ -55,7 +55,11 @@ def _pieces(kind: Any, value: Sql, in_json: bool) -> list[Sql]:
         return _pieces(arguments[0], value, in_json)
     if origin in (Union, UnionType) and len(arguments) == 2 and NoneType in arguments and not in_json:
         (inner,) = (one for one in arguments if one is not NoneType)
-        return [case((value.is_(None), _constant("null")), else_=func.concat(*_pieces(inner, value, in_json)))]
+        pieces = _pieces(inner, value, in_json)
+        if len(pieces) == 1:
+            # Where a value is a query, it runs once.
+            return [func.coalesce(cast(pieces[0], Text()), _constant("null"))]
+        return [case((value.is_(None), _constant("null")), else_=func.concat(*pieces))]
     if origin is list and in_json and isinstance(arguments[0], type) and issubclass(arguments[0], BaseModel):
         item = func.jsonb_array_elements(value).column_valued("item")
         fields = {name: (item.op("->")(_constant(name)), True) for name in arguments[0].model_fields}
