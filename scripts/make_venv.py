@@ -13,11 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 
 def main(venv: Path, requirements: Path, stamp: str) -> int:
     try:
-        return _make(venv, requirements, stamp)
+        with open(venv.with_name(venv.name + ".lock"), "w") as lock:
+            return _make(venv, requirements, stamp, lock)
     except KeyboardInterrupt:
         _say("make_venv: interrupted; the next start goes on")
         return 130
@@ -28,8 +30,7 @@ def main(venv: Path, requirements: Path, stamp: str) -> int:
         return 1
 
 
-def _make(venv: Path, requirements: Path, stamp: str) -> int:
-    lock = open(venv.with_name(venv.name + ".lock"), "w")  # noqa: SIM115 - held until the process ends
+def _make(venv: Path, requirements: Path, stamp: str, lock: TextIO) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

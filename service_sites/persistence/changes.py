@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, Select, Text, bindparam, case, cast, func, literal_column, select
+from sqlalchemy import BigInteger, ColumnElement, Integer, Select, Text, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from service_sites.domain.people import SiteRole
 from service_sites.persistence.item_rows import writer
-from service_sites.persistence.items import REACHED, Condition, is_visible
+from service_sites.persistence.items import REACHED, is_visible
 from service_sites.tables import Comment, Removal, WorkItem
 from servicekit.database.engine import Database, Prepared
 from servicekit.database.statement import Statement
@@ -21,6 +21,8 @@ from servicekit.identity.reach import Reach
 from servicekit.web.lists import LARGEST_PAGE
 
 _AUDIENCES = bindparam("audiences", type_=ARRAY(Text))
+#: An expression of the columns of rows.
+Octets = Callable[[Any], ColumnElement[int]]
 
 
 class Stretch(NamedTuple):
@@ -36,47 +38,40 @@ class Stretch(NamedTuple):
 class Part(NamedTuple):
     """What of one kind lies in a stretch."""
 
-    #: Each with its `change_seq`, which no other of them has, in their order.
+    #: In the order of their `change_seq`, which is unique among them.
     rows: list[Any]
-    #: Up to this change these are all.
+    #: `rows` is complete up to this change.
     until: int
 
 
 class _Query:
-    """Finds a part of a stretch, of which the connection keeps the plan: to plan it takes longer than to run it."""
+    """Finds a part of a stretch. Each connection keeps its plan: to plan it takes longer than to run it."""
 
-    def __init__(
-        self, name: str, rows: Select[Any], of: type[Comment | Removal | WorkItem], text: str | None = None
-    ) -> None:
-        """Of one table, whose column `text` is what makes them large."""
-        rows = (
-            rows.where(
-                of.site_id == bindparam("site_id"),
-                of.change_seq > bindparam("since", type_=BigInteger()),
-                of.change_seq <= bindparam("until", type_=BigInteger()),
+    def __init__(self, name: str, seen: Select[Any], table: type[Comment | Removal | WorkItem], octets: Octets) -> None:
+        """`seen` selects rows of the table, of which `octets` is what each counts against the size of an answer."""
+        found = (
+            seen.where(
+                table.site_id == bindparam("site_id"),
+                table.change_seq > bindparam("since", type_=BigInteger()),
+                table.change_seq <= bindparam("until", type_=BigInteger()),
             )
-            .order_by(of.change_seq)
+            .order_by(table.change_seq)
             .limit(bindparam("limit", type_=Integer()) + literal_column("1"))
+            .subquery("found")
         )
-        if text is not None:
-            page = rows.subquery("page")
-            size = func.sum(func.octet_length(page.c[text])).over(order_by=page.c.change_seq)
-            fits = case((size <= literal_column(str(LARGEST_PAGE)), page.c[text])).label(text)
-            rows = select(*(fits if column.key == text else column for column in page.c)).order_by(page.c.change_seq)
-        self._text = text
-        self._statement = Statement(rows)
+        own = octets(found.c)
+        total = func.sum(own).over(order_by=found.c.change_seq)
+        sized = select(*found.c, total.label("size"), (total - own).label("before")).subquery("sized")
+        fits = sized.c.before < literal_column(str(LARGEST_PAGE))
+        self._statement = Statement(select(sized).where(fits).order_by(sized.c.change_seq))
         self._prepared = Prepared.of(name, self._statement.text, **self._statement.types())
 
     def part(self, database: Database, stretch: Stretch, *, reach: Reach, **values: Any) -> Part:
         given = {**stretch._asdict(), **values, "reach": reach.owner}
         rows = database.rows(self._statement, given, prepared=self._prepared)
-        shown = [row for row in rows[: stretch.limit] if self._text is None or getattr(row, self._text) is not None]
-        return Part(shown, stretch.until if len(shown) == len(rows) else shown[-1].change_seq)
-
-
-def _heard(audience: Any) -> Condition:
-    condition: Condition = audience == _AUDIENCES.any_()
-    return condition
+        shown = rows[: stretch.limit]
+        is_whole = len(rows) <= stretch.limit and (not rows or rows[-1].size < LARGEST_PAGE)
+        return Part(shown, stretch.until if is_whole else shown[-1].change_seq)
 
 
 @cache
@@ -85,19 +80,23 @@ def _items(is_member: bool) -> _Query:
     table = WorkItem.__table__
     columns: list[Any] = [WorkItem.change_seq, cast(WorkItem.id, Text).label("id"), view.row(table).label("item")]
     seen = select(*columns).select_from(view.joined(table)).where(REACHED)
-    return _Query("changed_items_seen" if is_member else "changed_items", seen, WorkItem, "item")
+    name = "changed_items_of_member" if is_member else "changed_items"
+    return _Query(name, seen, WorkItem, lambda row: func.octet_length(row.item))
 
 
 _COMMENT: list[Any] = [*Comment.__table__.columns]
 _COMMENTS = _Query(
     "changed_comments",
-    select(*_COMMENT).where(_heard(Comment.audience), is_visible(Comment.item_id)),
+    select(*_COMMENT).where(Comment.audience == _AUDIENCES.any_(), is_visible(Comment.item_id)),
     Comment,
-    "text",
+    lambda row: func.octet_length(cast(func.to_json(row.text), Text)),
 )
 _REMOVED: list[Any] = [Removal.change_seq, Removal.item_id]
 _REMOVALS = _Query(
-    "removals", select(*_REMOVED).where(_heard(Removal.audience), ~is_visible(Removal.item_id)).distinct(), Removal
+    "changed_visibility",
+    select(*_REMOVED).where(Removal.audience == _AUDIENCES.any_(), ~is_visible(Removal.item_id)).distinct(),
+    Removal,
+    lambda row: literal_column("0", Integer()),
 )
 
 

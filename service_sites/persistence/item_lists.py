@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from service_sites.domain.people import SiteRole
 from service_sites.persistence.item_rows import REMARK, Facts, with_steps, writer
-from service_sites.persistence.items import Condition, overdue, visible_inside, visible_to, works_for
+from service_sites.persistence.items import SUBMITTED, Condition, overdue, visible_inside, visible_to, works_for
 from service_sites.persistence.reports import Counted
 from service_sites.persistence.sites import today_at
 from service_sites.schemas.items import (
@@ -259,21 +259,22 @@ def _list(
         asked = _asked(names, customer=any(is_customer))
         (filters.ordered if lead == "state" else filters.others).extend(asked)
     if roles is not None:
-        on = [() if one_site else (_among(f"sites{number}", WorkItem.site_id),) for number in range(len(sights))]
-        employers = [bindparam(f"organisation{number}", type_=Text()) for number in range(len(sights))]
+        numbers = range(len(sights))
+        on_sites = [[] if one_site else [_among(f"sites{number}", WorkItem.site_id)] for number in numbers]
+        employers = [bindparam(f"organisation{number}", type_=Text()) for number in numbers]
         seen = [
             and_(
-                *on[number],
-                visible_to(role, _USER, employers[number]),
+                *on,
+                visible_to(role, _USER, employer),
                 *(_asked(names, customer=role is SiteRole.CUSTOMER) if mixed else ()),
             )
-            for number, role in enumerate(sights)
+            for role, on, employer in zip(sights, on_sites, employers, strict=True)
         ]
-        if "type" in names:
+        if "type" in names and "organisation" not in names:
             # Each company does its own kinds of work: of such pairs there are statistics.
             filters.known = [
-                and_(*filters.all_ordered, *filters.others, *on[number], works_for(employers[number]))
-                for number, role in enumerate(sights)
+                and_(*filters.all_ordered, *filters.others, *on, SUBMITTED, works_for(employer))
+                for role, on, employer in zip(sights, on_sites, employers, strict=True)
                 if role is SiteRole.CONTRACTOR
             ]
         # These see nearly everything; for the others an index gives what is theirs.

@@ -65,7 +65,7 @@ def _constant(word: str) -> Sql:
 
 _DRAFT: Condition = WorkItem.state == _constant(WorkState.DRAFT)
 #: Named one by one, as indexes begin with a state.
-_SUBMITTED: Condition = WorkItem.state.in_([_constant(state) for state in WorkState if state is not WorkState.DRAFT])
+SUBMITTED: Condition = WorkItem.state.in_([_constant(state) for state in WorkState if state is not WorkState.DRAFT])
 
 
 def overdue(today: Sql, item: Any = WorkItem) -> Condition:
@@ -91,9 +91,9 @@ def visible_to(role: SiteRole, user_id: Sql, organisation: Sql) -> Condition:
     is_remark = WorkItem.kind == _constant(ItemKind.CUSTOMER_REMARK)
     if role is SiteRole.CONTRACTOR:
         is_theirs = or_(WorkItem.assignee_id == user_id, works_for(organisation))
-        return or_(and_(_SUBMITTED, is_theirs), and_(_DRAFT, is_author))
+        return or_(and_(SUBMITTED, is_theirs), and_(_DRAFT, is_author))
     if role is SiteRole.CUSTOMER:
-        submitted = and_(_SUBMITTED, WorkItem.state != _constant(WorkState.VOID))
+        submitted = and_(SUBMITTED, WorkItem.state != _constant(WorkState.VOID))
         # By themselves, so that indexes serve.
         own = and_(submitted, is_author, is_remark)
         return or_(and_(submitted, WorkItem.visible_to_customer), own, and_(_DRAFT, is_author))
@@ -105,7 +105,7 @@ def visible_inside(role: SiteRole, user_id: Sql) -> list[Condition]:
     is_author = WorkItem.author_id == user_id
     is_remark = WorkItem.kind == _constant(ItemKind.CUSTOMER_REMARK)
     theirs = or_(is_author, is_remark) if role is SiteRole.MANAGER else is_author
-    return [_SUBMITTED, and_(_DRAFT, theirs)]
+    return [SUBMITTED, and_(_DRAFT, theirs)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-from sys import getsizeof
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,15 +14,18 @@ from service_sites.persistence import changes, sites
 from service_sites.persistence.changes import Stretch
 from service_sites.persistence.item_rows import with_steps
 from service_sites.schemas.changes import ChangesQuery, ChangesView, ChangeView
+from service_sites.schemas.comments import CommentView
 from service_sites.use_cases.comments import audiences_of, comment_view
-from service_sites.use_cases.item_views import COPIES, may_change, steps_for
+from service_sites.use_cases.item_views import may_change, steps_for
 from service_sites.use_cases.members import actor_of
 from servicekit.database.engine import Database
 from servicekit.identity.principal import Principal
 from servicekit.identity.reach import Reach
 from servicekit.identity.roles import Action
 from servicekit.process.clock import Clock, utc_now
+from servicekit.web.encoders import encoder_of
 from servicekit.wire import memory
+from servicekit.wire.envelope import Written
 from servicekit.wire.errors import Invalid
 
 #: How many of a site's changes one request looks through, whoever sees how many of them.
@@ -120,15 +122,16 @@ class Changes:
             return [], until
         stretch = Stretch(site.id, caller.user_id, since, until, query.limit)
         who = actor_of(site, caller)
-        permitted = steps_for(caller)
+        permitted, encode = steps_for(caller), encoder_of(CommentView)
         items = changes.items(self._database, stretch, self._clock(), may_change(caller), reach=reach)
         said = changes.comments(self._database, stretch, audiences_of(who), reach=reach)
         gone = changes.removals(self._database, stretch, _audiences(who, reach), reach=reach)
-        memory.take(COPIES * sum(getsizeof(row.item) for row in items.rows))
-        memory.take(COPIES * sum(getsizeof(row.text) for row in said.rows))
         found: list[tuple[int, ChangeView]] = [
-            *((row.change_seq, _change("item", row.id, item=with_steps(row.item, permitted))) for row in items.rows),
-            *((row.change_seq, _change("comment", row.id, comment=comment_view(row, who))) for row in said.rows),
+            *((row.change_seq, _change("item", row.id, with_steps(row.item, permitted))) for row in items.rows),
+            *(
+                (row.change_seq, _change("comment", row.id, Written(encode(comment_view(row, who)))))
+                for row in said.rows
+            ),
             *((row.change_seq, _change("gone", row.item_id)) for row in gone.rows),
         ]
         until = min(items.until, said.until, gone.until)
@@ -146,8 +149,11 @@ def _rights(site: Any, caller: Principal) -> int:
     return int.from_bytes(hashlib.sha256(repr(rights).encode()).digest()[:8])
 
 
-def _change(kind: str, id: UUID, **about: Any) -> ChangeView:
-    return ChangeView.unchecked(kind=kind, id=id, **{"item": None, "comment": None, **about})
+def _change(kind: str, id: UUID, what: Written | None = None) -> ChangeView:
+    if what is not None:
+        memory.take_written(what.encoded_json)
+    item, comment = (what if kind == one else None for one in ("item", "comment"))
+    return ChangeView.unchecked(kind=kind, id=id, item=item, comment=comment)
 
 
 def _audiences(who: Actor, reach: Reach) -> list[str]:

@@ -36,8 +36,6 @@ from servicekit.wire.errors import FieldError, Forbidden, PreconditionFailed, Pr
 
 AnyItemView = WorkItemView | CustomerWorkItemView
 
-#: Items that are written already are in memory twice as text and twice in UTF-8, which may take twice as much.
-COPIES = 6
 #: How many changes the answer to a stale one names.
 _MOST_CHANGES = 20
 _WORDS: Mapping[str, CustomerStateWord] = {state: word for word, states in CUSTOMER_STATES.items() for state in states}
@@ -120,7 +118,7 @@ def may_change(caller: Principal) -> bool:
 
 
 def steps_for(caller: Principal) -> Callable[[Facts], str]:
-    """What gives the JSON of the steps that the caller may take on an item that they see."""
+    """Return a function that gives the JSON of the steps that the caller may take on an item that they see."""
     override = caller.role is Role.ADMIN
     return (lambda facts: _permitted(facts, override)) if may_change(caller) else lambda _: "[]"
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from sys import getsizeof
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -29,7 +28,6 @@ from service_sites.schemas.items import (
     WorkItemQuery,
 )
 from service_sites.use_cases.item_views import (
-    COPIES,
     AnyItemView,
     entry_view,
     history_told,
@@ -136,7 +134,7 @@ class WorkItems:
                 next=None,
                 work_items=[],
             )
-        memory.take(COPIES * getsizeof(found.rows.encoded_json))
+        memory.take_written(found.rows.encoded_json)
         return WorkItemPage.unchecked(
             total=found.total,
             total_is_exact=found.total_is_exact,

@@ -25,8 +25,8 @@ Encoder = Callable[[Any], str]
 def encoder_of(model: type[BaseModel], without: frozenset[str] = frozenset()) -> Encoder:
     """A function that writes objects with the attributes of this model, except those of `without`.
 
-    Nothing is validated. A UUID may be given as text; a list, and a field of a kind that is not known here, as
-    `Written`. Such fields, and models with serializers of their own, are else left to pydantic.
+    Nothing is validated. A UUID may be given as text; a list, another view, and what is of a kind that is not known
+    here, as `Written`. Such a kind, and a model with serializers of its own, is otherwise left to pydantic.
     """
     own = model.__pydantic_decorators__
     if own.field_serializers or own.model_serializers or own.computed_fields:
@@ -79,18 +79,20 @@ class _Source:
         elif origin is list:
             item = f"{value}_"
             written = f"'[' + ','.join([{self.expression(arguments[0], item)} for {item} in {value}]) + ']'"
-            return f"({value}.encoded_json if type({value}) is Written else {written})"
+            return self._unless_written(value, written)
         elif origin is Literal and all(type(one) is str for one in arguments):
             return f"text({value})"
         elif kind is Any:
             return f"any({value})"
         elif isinstance(kind, type) and origin is None:
             if issubclass(kind, BaseModel):
-                return f"{self._name(encoder_of(kind))}({value})"
+                return self._unless_written(value, f"{self._name(encoder_of(kind))}({value})")
             if simple := _SIMPLE.get(StrEnum if issubclass(kind, StrEnum) else kind):
                 return simple.format(value)
-        plain = self._name(TypeAdapter(kind).dump_python)
-        return f"any({value} if type({value}) is Written else {plain}({value}))"
+        return self._unless_written(value, f"any({self._name(TypeAdapter(kind).dump_python)}({value}))")
+
+    def _unless_written(self, value: str, expression: str) -> str:
+        return f"({value}.encoded_json if type({value}) is Written else {expression})"
 
 
 _SIMPLE = {

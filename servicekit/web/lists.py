@@ -138,7 +138,8 @@ class Filters:
     either: list[Condition] = field(default_factory=list)
     part: Condition | None = None
     trigrams: ColumnElement[Any] | None = None
-    #: Each holds for some of the rows for which the `others` do, no two for the same; statistics know more of these.
+    #: Parts of the rows for which the `others` hold, no row in two of them, of which the planner has better statistics:
+    #: it expects no fewer than these together.
     known: list[Condition] = field(default_factory=list)
     #: Look through all rows for which the `others` hold, however many, so that they are counted.
     whole: bool = False
@@ -225,10 +226,11 @@ class SortedList:
         statement = self._estimates[len(terms)]
         plan = database.once(_EXPLAIN + statement.text, {**values, **terms})[0][0][0]["Plan"]
         whole, *rows = [each["Plan Rows"] for each in plan.get("Plans", [plan])]
-        known = len(self._filters.known)
-        if len(rows) < len(terms) + bool(self._filters.others) + known:
-            # It has left out what contradicts itself: there is no such row.
-            whole, rows = math.inf, [0] * (len(terms) + 1 + known)
+        # It leaves out what contradicts itself. Where the others do, each part of them does, too.
+        known = len(rows) - len(terms) - bool(self._filters.others)
+        if known < 0:
+            # There is no such row.
+            whole, rows, known = math.inf, [0] * (len(terms) + 1), 0
         yield whole
         at_least = sum(rows.pop() for _ in range(known))
         if self._filters.others:
@@ -283,7 +285,7 @@ class SortedList:
         tally = self._tally(looked, "tally")
         hits = _of(tally, "total")
         last = self._in_order(select(looked.c.id, looked.c.key), looked, back=True).limit(_inline("1")).cte("last")
-        # To find the last takes as long as to count, and a full page needs none.
+        # To find the last takes as long as to count them, and a full page does not need it.
         is_full = hits > _LIMIT + _OFFSET
         ends: list[ColumnElement[Any]] = [
             (_of(tally, "looked") < most + _OFFSET).label("reached_the_end"),
@@ -353,7 +355,8 @@ class SortedList:
         return select(self._table).join(chosen, chosen.c.id == self._table.c.id).subquery("page")
 
     def _tally(self, rows: FromClause, name: str) -> CTE:
-        """How many rows were looked at, how many of them are hits, unless all are, and what these add up to."""
+        """How many rows were looked at, how many of them are hits (all, where no column says so), and what these add up
+        to."""
         hits = [rows.c.hit] if "hit" in rows.c else []
         total, amount = (one.filter(*hits) for one in (func.count(), func.sum(rows.c.amount)))
         added = _NOTHING if self._added_up is None else func.coalesce(amount, _inline("0.00"))

@@ -57,7 +57,7 @@ def _pieces(kind: Any, value: Sql, in_json: bool) -> list[Sql]:
         (inner,) = (one for one in arguments if one is not NoneType)
         pieces = _pieces(inner, value, in_json)
         if len(pieces) == 1:
-            # Where a value is a query, it runs once.
+            # So that a value that is a subquery runs once.
             return [func.coalesce(cast(pieces[0], Text()), _constant("null"))]
         return [case((value.is_(None), _constant("null")), else_=func.concat(*pieces))]
     if origin is list and in_json and isinstance(arguments[0], type) and issubclass(arguments[0], BaseModel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar, Token
+from sys import getsizeof
 from types import TracebackType
 from typing import Self
 
@@ -130,3 +131,8 @@ def take(size: int) -> None:
     account = _present.get()
     if account is not None:
         account.take(size)
+
+
+def take_written(*texts: str) -> None:
+    """Count JSON that is about to be sent: it is held twice as text, and twice in UTF-8, which may take twice that."""
+    take(6 * sum(map(getsizeof, texts)))

@@ -777,11 +777,12 @@ def test_no_secret_that_was_planted_is_found_anywhere(closed: ClosedSystem) -> N
     planted.show_in_fields()
     for name in ("gateway", "users"):
         planted.show_in_bodies(closed.ports[name])
+    admin = closed.admin
     # Services that fail while they hold one: the database is away, and one of them is killed.
     pids = {name: system.kill(name) for name in ("postgres", "orders")}
     for port in closed.ports.values():
-        planted.ask(port, "GET", "/orders", **closed.admin)
-        planted.ask(port, "GET", "/users", **closed.admin)
+        planted.ask(port, "GET", "/orders", **admin)
+        planted.ask(port, "GET", "/users", **admin)
     for name, pid in pids.items():
         system.wait_until_replaced(name, pid)
     for path in ("/users", "/orders", "/tasks"):

@@ -1,4 +1,5 @@
-"""Find work items by two filters at once, and count those that are due, in indexes alone; know which go together."""
+"""Find work items by two filters at once, and count those that are due, in indexes alone; statistics of which
+organisations have which types."""
 
 from alembic import op
 
@@ -23,7 +24,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP STATISTICS st_work_items_organisation_type")
+    op.execute("DROP STATISTICS IF EXISTS st_work_items_organisation_type")
     op.execute("DROP INDEX ix_work_items_unassigned")
     _make_anew("ix_work_items_organisation_state", "work_items (organisation, state, site_id, kind, type, severity)")
     _make_anew("ix_work_items_site_due", "work_items (site_id, due_key, id)")

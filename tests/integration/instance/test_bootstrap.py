@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scripts import make_venv
 from scripts.instance.layout import CHECKOUT
 
 _OLD_PYTHON = """#!/bin/sh
@@ -75,8 +76,6 @@ def test_the_second_call_installs_nothing_and_an_interrupted_or_outdated_one_is_
     assert "installing" in _run(checkout).stderr
     again = _run(checkout, "--port", "8100")
     assert (again.stdout, again.stderr) == ("started --port 8100\n", "")
-    (checkout / ".venv" / "bin" / "python").unlink()  # as when the Python it was made with is gone
-    assert "making .venv" in _run(checkout).stderr
     (checkout / ".venv" / "installed").unlink()
     repaired = _run(checkout)
     assert "making .venv" in repaired.stderr
@@ -91,6 +90,22 @@ def test_the_second_call_installs_nothing_and_an_interrupted_or_outdated_one_is_
     assert step == "installing 1 packages, once …"
     assert "package index" in error
     assert "No matching distribution found for nothing-of-ours==1" in error
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv, requirements = tmp_path / ".venv", tmp_path / "local.txt"
+    requirements.write_text("")
+    venv.mkdir()
+    (venv / "installed").write_text(f"1 0 {venv}\n")
+    ran: list[str] = []
+
+    def run(command: list[str], **_: object) -> None:
+        ran.append(command[2])
+        venv.mkdir(exist_ok=True)
+
+    monkeypatch.setattr(make_venv, "_run", run)
+    assert make_venv.main(venv, requirements, f"1 0 {venv}") == 0
+    assert ran == ["venv", "pip"]
 
 
 def test_a_checkout_that_cannot_be_written_to_is_one_clear_line(checkout: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from service_sites.domain.people import Actor, SiteRole
 from service_sites.domain.visibility import sees
 from service_sites.schemas.items import CUSTOMER_STATES
 from service_sites.tables import Location, Membership, Site, WorkItem
+from servicekit.web.lists import SortedList
 from servicekit.wire.caseless import comparable
 from tests.support.plans import nodes_of, selects_of
 from tests.support.postgres import ServiceDatabase
@@ -335,3 +337,12 @@ def test_a_page_is_read_from_an_index_of_its_order(many, database, query, indexe
         limit = nodes.index(("Limit", None))
         found = [node for node in nodes[limit : limit + 3] if node[0] == "Index Scan"]
         assert {index for _, index in found} & indexes, nodes
+
+
+def test_a_contractors_items_of_a_type_are_estimated_though_they_work_for_nobody_on_one_site(many, monkeypatch):
+    seen: list[list[float]] = []
+    expected = SortedList._expected
+    monkeypatch.setattr(SortedList, "_expected", lambda *given: seen.append([*expected(*given)]) or seen[-1])
+    many.ask(many.people[4], "/work-items?type=трещина")
+    [(whole, few)] = seen
+    assert 0 < few < whole < math.inf
