@@ -17,7 +17,7 @@ class ChangesQuery(Query):
 
     since: QueryText | None = Field(default=None, description="the `cursor` of the last answer; left out: nothing")
     limit: Annotated[QueryInt, Field(ge=1, le=500)] = Field(
-        default=100, description="how many at most; fewer behind 1 MiB of items or of comments"
+        default=100, description="how many at most; an answer ends early behind 1 MiB of items or of comments"
     )
 
 
