@@ -98,7 +98,7 @@ FROM scope JOIN work_items ON work_items.site_id = scope.id AND work_items.state
 AND {theirs}
 
 -- name: item_key_site
-CAST(work_items.site_id AS text)
+work_items.site_id
 
 -- name: item_key_organisation
 work_items.organisation
@@ -125,7 +125,7 @@ work_items.root_cause
 work_items.location_id
 
 -- name: turn_key_site
-CAST(period.id AS text)
+period.id
 
 -- name: turn_key_organisation
 h.organisation
