@@ -21,8 +21,8 @@ from servicekit.identity.reach import Reach
 from servicekit.web.lists import LARGEST_PAGE
 
 _AUDIENCES = bindparam("audiences", type_=ARRAY(Text))
-#: An expression of the columns of rows.
-Octets = Callable[[Any], ColumnElement[int]]
+#: How many bytes a row counts, by its columns.
+_Octets = Callable[[Any], ColumnElement[int]]
 
 
 class Stretch(NamedTuple):
@@ -47,7 +47,9 @@ class Part(NamedTuple):
 class _Query:
     """Finds a part of a stretch. Each connection keeps its plan: to plan it takes longer than to run it."""
 
-    def __init__(self, name: str, seen: Select[Any], table: type[Comment | Removal | WorkItem], octets: Octets) -> None:
+    def __init__(
+        self, name: str, seen: Select[Any], table: type[Comment | Removal | WorkItem], octets: _Octets
+    ) -> None:
         """`seen` selects rows of the table, of which `octets` is what each counts against the size of an answer."""
         found = (
             seen.where(
