@@ -37,7 +37,7 @@ def events(tmp_path_factory: pytest.TempPathFactory, tasks_database: ServiceData
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, events: EventsProcess) -> Iterator[GatewayProcess]:
+def _gateway(tmp_path_factory: pytest.TempPathFactory, events: EventsProcess) -> Iterator[GatewayProcess]:
     """In front of the real event streams and of scripted services."""
     process = GatewayProcess(
         tmp_path_factory.mktemp("gateway") / "log",
@@ -46,6 +46,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, events: EventsProcess) -> 
     )
     yield process
     process.stop()
+
+
+@pytest.fixture
+def gateway(_gateway: GatewayProcess) -> GatewayProcess:
+    """With a closed circuit: a test that restarted the event streams may have left it open."""
+    assert _gateway.force("events", "auto").status == 200
+    return _gateway
 
 
 class Client:
