@@ -30,10 +30,31 @@ _SCRIPT = """
 addEventListener("securitypolicyviolation", (event) =>
   console.error("policy", event.violatedDirective, event.blockedURI, event.sample));
 const ask = fetch;
+let asked = 0;
 window.underWay = 0;
 window.fetch = async (...given) => {
+  asked += 1;
   window.underWay += 1;
-  try { return await ask(...given); } finally { window.underWay -= 1; }
+  try {
+    const answer = await ask(...given);
+    await answer.clone().arrayBuffer().catch(() => {});
+    return answer;
+  } finally { window.underWay -= 1; }
+};
+const frame = () => new Promise((done) => {
+  const drawn = () => setTimeout(done);
+  requestAnimationFrame(drawn);
+  setTimeout(drawn, 50);
+});
+// What an answer brings onto the page asks for more itself, after the next frame.
+window.isSettled = async () => {
+  const before = asked;
+  const isStill = () => underWay === 0 && asked === before && !document.querySelector("[aria-busy=true]");
+  for (let frames = 0; frames < 2; frames += 1) {
+    if (!isStill()) return false;
+    await frame();
+  }
+  return isStill();
 };
 """
 
@@ -96,8 +117,7 @@ def show(page: Page, address: str) -> None:
 
 def settle(page: Page) -> None:
     """Wait for what is being loaded."""
-    loading = page.locator("[aria-busy=true]")
-    eventually(lambda: page.evaluate("underWay") == 0 and loading.count() == 0, timeout=30, what=f"{page.url} is there")
+    eventually(lambda: page.evaluate("isSettled()"), timeout=30, what=f"{page.url} is there")
 
 
 def heading(page: Page) -> Locator:
