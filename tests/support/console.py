@@ -133,7 +133,7 @@ def confirm(page: Page, deed: str) -> None:
 
 def stop_time(page: Page) -> None:
     """Hold the page's own clock, which has to be installed."""
-    page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=1))
+    page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=10))
 
 
 def pass_time(page: Page, seconds: float) -> None:
