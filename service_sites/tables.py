@@ -14,6 +14,7 @@ from sqlalchemy import (
     Computed,
     Date,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -358,17 +359,9 @@ class History(Base):
     phone_at: Mapped[datetime | None]
     op_id: Mapped[UUID | None]
     batch_id: Mapped[UUID | None]
-    #: 1: the ball came to a contractor; -1: it left one. It is with them while their organisation is responsible,
-    #: before they report done or dispute.
-    contractor_turn: Mapped[int] = mapped_column(
-        SmallInteger,
-        Computed(
-            "coalesce(to_state IN ('open', 'in_progress', 'returned') AND organisation <> '', false)::int"
-            " - coalesce(from_state IN ('open', 'in_progress', 'returned')"
-            " AND coalesce(changes #>> '{organisation,0}', organisation) <> '', false)::int",
-            persisted=True,
-        ),
-    )
+    #: How long the item had been with contractors by then, in seconds: while their organisation was responsible, before
+    #: they reported done or disputed.
+    contractor_seconds: Mapped[float] = mapped_column(Double)
 
     __table_args__ = (
         CheckConstraint("char_length(step) BETWEEN 1 AND 30", name="ck_history_step"),
@@ -403,14 +396,9 @@ class History(Base):
                 "resolution",
                 "due_on",
                 "original_due_on",
+                "contractor_seconds",
             ],
             postgresql_where=text(f"{_IS_OPENING} AND (to_state = 'closed' OR from_state = 'closed')"),
-        ),
-        Index(
-            "ix_history_contractors",
-            "item_id",
-            postgresql_include=["at", "contractor_turn"],
-            postgresql_where=text("contractor_turn <> 0"),
         ),
     )
 

@@ -39,6 +39,7 @@ _ROOMS = 200
 _LOCATION = "('00000000-0000-7000-9000-' || lpad(to_hex({}), 12, '0'))::uuid"
 #: Three quarters are closed. Whatever was made by a run is newer.
 _STATE = "CASE WHEN n %% 4 = 0 THEN 'open' ELSE 'closed' END"
+_VERSION = "CASE WHEN n %% 4 = 0 THEN 1 ELSE 3 END"
 _TIME = "timestamptz '2025-01-01T00:00:00Z' + n * interval '20 seconds'"
 _FILL = f"""
 INSERT INTO sites (id, key, name, time_zone, deadline_rules, next_number, change_seq, created_at, updated_at)
@@ -54,18 +55,20 @@ SELECT {_ID}, %(site)s, n, 'defect', {_STATE}, CASE WHEN n %% 4 > 0 THEN 'fixed'
     'bench-' || n || chr(10) || 'crack ' || n, 'Above the window.', 'type ' || n %% 10, '', '', 'minor',
     'Contractor ' || n %% 20, '', 'Engineer', '', '', '{{}}',
     {_LOCATION.format(f"n %% {_ROOMS} + 11")}, '', '', ({_TIME})::date + 10, ({_TIME})::date + 10,
-    {_TIME}, {_TIME}, {_TIME}, closing.at, closing.at, 0, 1, n, n %% 3 = 0, '{{}}', decode(repeat('00', 32), 'hex')
+    {_TIME}, {_TIME}, {_TIME}, closing.at, closing.at, 0, {_VERSION}, n, n %% 3 = 0, '{{}}',
+    decode(repeat('00', 32), 'hex')
 FROM generate_series(1, %(items)s) n
 CROSS JOIN LATERAL (SELECT CASE WHEN n %% 4 > 0 THEN {_TIME} + interval '5 days' END AS at) closing;
 INSERT INTO history (site_id, item_id, change_seq, version, step, from_state, to_state, organisation, assignee_name,
     due_on, original_due_on, visible_to_customer, changes, reason, note, actor_name, actor_role, actor_organisation,
-    actor_position, override, at)
-SELECT i.site_id, i.id, i.change_seq, 1, step.name, step.before, step.after, i.organisation, '', i.due_on, i.due_on,
-    i.visible_to_customer, '{{}}', '', '', 'Engineer', 'engineer', '', '', false, step.at
+    actor_position, override, at, contractor_seconds)
+SELECT i.site_id, i.id, i.change_seq, step.version, step.name, step.before, step.after, i.organisation, '', i.due_on,
+    i.due_on, i.visible_to_customer, '{{}}', '', '', 'Engineer', 'engineer', '', '', false, step.at, step.seconds
 FROM work_items i CROSS JOIN LATERAL (
-    VALUES ('created', NULL, 'open', i.created_at), ('report_done', 'open', 'ready', i.created_at + interval '4 days'),
-        ('accept', 'ready', 'closed', i.closed_at)
-) step (name, before, after, at) WHERE step.name = 'created' OR i.state = 'closed'
+    VALUES (1, 'created', NULL, 'open', i.created_at, 0),
+        (2, 'report_done', 'open', 'ready', i.created_at + interval '4 days', 4 * 86400),
+        (3, 'accept', 'ready', 'closed', i.closed_at, 4 * 86400)
+) step (version, name, before, after, at, seconds) WHERE step.version <= i.version
 """
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Uuid,
     and_,
     bindparam,
+    case,
     cast,
     delete,
     func,
@@ -52,6 +53,8 @@ Condition = ColumnElement[bool]
 _CAN_BE_LATE = (WorkState.OPEN, WorkState.IN_PROGRESS, WorkState.RETURNED, WorkState.DISPUTED)
 _USER = bindparam("user_id", type_=Uuid())
 _REACH = bindparam("reach", type_=Uuid())
+#: While these last, the ball is with the organisation that is responsible.
+_WITH_CONTRACTOR = (WorkState.OPEN, WorkState.IN_PROGRESS, WorkState.RETURNED)
 #: Of history's rows, everything but the item's fields: they have columns of their own there, or only say when.
 _NOT_TOLD = frozenset(
     {"state", "resolution", "original_due_on", "submitted_at", "first_closed_at", "closed_at", "reopen_count"}
@@ -235,11 +238,26 @@ def lock(session: Session, item_id: UUID, user_id: UUID | None, now: datetime, *
     raise WorkItemNotFound
 
 
-_HISTORY = [column for column in History.__table__.columns if column.key != "seq" and column.computed is None]
+_HISTORY = [column for column in History.__table__.columns if column.key != "seq"]
+
+
+def _contractor_seconds() -> ColumnElement[float]:
+    """Of the row of history that is being added, from that of the version before."""
+    is_theirs = and_(
+        History.to_state.in_([_constant(state) for state in _WITH_CONTRACTOR]), History.organisation != _constant("")
+    )
+    since = func.date_part("epoch", bindparam("told_at", type_=History.at.type) - History.at)
+    version = bindparam("told_version", type_=History.version.type)
+    return (
+        select(History.contractor_seconds + case((is_theirs, since), else_=literal_column("0")))
+        .where(History.item_id == bindparam("told_item_id", type_=Uuid()), History.version == version - 1)
+        .scalar_subquery()
+    )
 
 
 def _told(**given: ColumnElement[Any]) -> CTE:
     """Adds the row of history, with values that are given by other parts of the statement."""
+    given = {"contractor_seconds": _contractor_seconds(), **given}
     values = [given.get(column.key, bindparam(f"told_{column.key}", type_=column.type)) for column in _HISTORY]
     return insert(History).from_select([column.key for column in _HISTORY], select(*values)).cte("told")
 
@@ -323,7 +341,7 @@ def _add(keyed: bool) -> Statement:
         .returning(WorkItem.id, *_OF_SITE)
         .cte("made")
     )
-    more = [_told(change_seq=site.c.change_seq)]
+    more = [_told(change_seq=site.c.change_seq, contractor_seconds=literal_column("0"))]
     if keyed:
         keys = Base.metadata.tables["idempotency_keys"]
         remembered = select(bindparam("idempotency_key", type_=Text()), bindparam("fingerprint"), made.c.id)

@@ -195,7 +195,7 @@ seen AS (
 -- What was closed when the period ended and had been closed last in it: a reopened item counts once it is closed again.
 {period}, last AS (
     SELECT DISTINCT ON (h.item_id) h.item_id, {key} AS key, h.to_state = 'closed' AND {of_theirs} AS closed, h.at,
-           h.due_on, h.original_due_on, period.organisation AS theirs,
+           h.due_on, h.original_due_on, h.contractor_seconds, period.organisation AS theirs,
            CAST(timezone(period.time_zone, h.at) AS date) AS day
     FROM period JOIN history h ON h.site_id = period.id AND {in_period}
     WHERE {is_closing}
@@ -217,19 +217,12 @@ seen AS (
 JOIN work_items ON work_items.id = item_id AND work_items.state <> 'void' AND (theirs IS NULL OR theirs = work_items.organisation)
 
 -- name: time_to_close_counted
--- How long a contractor had the ball is the sum of the times when it left them, less that of the times when it came.
-{closings}, had AS (
-    SELECT closings.item_id, min(closings.key) AS key, min(closings.at) AS at, min(closings.theirs) AS theirs,
-           -sum(h.contractor_turn * date_part('epoch', h.at)) AS seconds
-    FROM closings LEFT JOIN history h
-         ON h.item_id = closings.item_id AND h.at <= closings.at AND h.contractor_turn <> 0
-    GROUP BY closings.item_id
-), counted AS (
+{closings}, counted AS (
     SELECT item_id, {counted_key} AS key, true AS closed,
-           date_part('epoch', had.at - work_items.submitted_at) / 86400 AS days,
+           date_part('epoch', closings.at - work_items.submitted_at) / 86400 AS days,
            date_part('epoch', work_items.first_closed_at - work_items.submitted_at) / 86400 AS first_days,
-           coalesce(had.seconds, 0) / 86400 AS contractor_days
-    FROM had {of_items}
+           contractor_seconds / 86400 AS contractor_days
+    FROM closings {of_items}
 )
 
 -- name: time_to_close_measured

@@ -160,6 +160,41 @@ def test_the_products_of_orders_made_before_they_could_be_searched_are_found(emp
     assert sorted(keys) == sorted(f"strasse {n}\ncaf\u00e9" for n in range(1, many + 1))
 
 
+def test_what_happened_before_is_told_with_how_long_contractors_had_had_it(empty_database, engine):
+    migrations.upgrade("service_sites", empty_database, to="0006")
+    told = [
+        ("a", 1, "open", "Masons", 0),
+        ("b", 1, "draft", "Masons", 0),
+        ("a", 2, "open", "", 2),
+        ("b", 2, "open", "Masons", 0),
+        ("a", 3, "in_progress", "", 2),
+        ("a", 4, "in_progress", "Roofers", 2),
+        ("a", 5, "returned", "Masons", 3),
+        ("b", 3, "disputed", "Masons", 4),
+        ("a", 6, "ready", "Masons", 5),
+        ("a", 7, "closed", "Masons", 5),
+        ("b", 4, None, "Masons", 4),
+    ]
+    with engine.begin() as connection:
+        for hour, (item, version, state, organisation, _) in enumerate(told):
+            connection.execute(
+                text("""
+                    INSERT INTO history (site_id, item_id, change_seq, version, step, to_state, organisation,
+                        assignee_name, visible_to_customer, changes, reason, note, actor_name, actor_role,
+                        actor_organisation, actor_position, override, at)
+                    VALUES (CAST(:item AS uuid), CAST(:item AS uuid), :hour, :version, 'step', :state, :organisation,
+                        '', false, '{}', '', '', '', '', '', '', false,
+                        timestamptz '2026-03-28 20:00Z' + :hour * interval '1 hour')"""),
+                {
+                    "item": item * 32, "hour": hour, "version": version, "state": state, "organisation": organisation
+                },
+            )  # fmt: skip
+    migrations.upgrade("service_sites", empty_database)
+    with engine.begin() as connection:
+        seconds = connection.execute(text("SELECT contractor_seconds FROM history ORDER BY seq")).scalars().all()
+    assert seconds == [hours * 3600 for *_, hours in told]
+
+
 @pytest.mark.parametrize("package", SERVICES)
 def test_a_second_upgrade_changes_nothing(package, empty_database):
     assert migrations.upgrade(package, empty_database)

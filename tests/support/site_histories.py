@@ -540,7 +540,7 @@ def store(url: str, world: World) -> None:
                 row = {"id": place, "site_id": site.id, "parent_id": parent, "name": f"Place {position}"}
                 connection.execute(insert(Location), {**row, "position": position})
         connection.execute(insert(WorkItem), [_item_row(item) for item in world.items])
-        rows = [_history_row(item, one) for item in world.items for one in item.happened]
+        rows = [row for item in world.items for row in _history_rows(item)]
         connection.execute(insert(History), sorted(rows, key=lambda row: row["at"]))
     engine.dispose()
 
@@ -565,13 +565,19 @@ def _item_row(item: PlainItem) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _history_row(item: PlainItem, one: Happening) -> dict[str, Any]:
-    changes = {} if one.was == one.organisation else {"organisation": [one.was, one.organisation]}
-    return {
-        "site_id": item.site.id, "item_id": item.id, "change_seq": item.number, "version": 1, "step": one.step,
-        "from_state": one.before, "to_state": one.after, "organisation": one.organisation, "assignee_name": "",
-        "due_on": one.due_on, "original_due_on": one.original_due_on, "resolution": one.resolution,
-        "visible_to_customer": item.shown, "changes": changes, "reason": "", "note": "", "actor_id": None,
-        "actor_name": "Somebody", "actor_role": "manager", "actor_organisation": "", "actor_position": "",
-        "override": False, "at": one.at, "phone_at": None, "op_id": None, "batch_id": None,
-    }  # fmt: skip
+def _history_rows(item: PlainItem) -> Iterator[dict[str, Any]]:
+    own = timedelta()
+    for number, one in enumerate(item.happened):
+        changes = {} if one.was == one.organisation else {"organisation": [one.was, one.organisation]}
+        before = item.happened[number - 1] if number else None
+        if before is not None and before.after in CONTRACTORS_STATES and before.organisation:
+            own += one.at - before.at
+        yield {
+            "site_id": item.site.id, "item_id": item.id, "change_seq": item.number, "version": number + 1,
+            "step": one.step, "from_state": one.before, "to_state": one.after, "organisation": one.organisation,
+            "assignee_name": "", "due_on": one.due_on, "original_due_on": one.original_due_on,
+            "resolution": one.resolution, "visible_to_customer": item.shown, "changes": changes, "reason": "",
+            "note": "", "actor_id": None, "actor_name": "Somebody", "actor_role": "manager", "actor_organisation": "",
+            "actor_position": "", "override": False, "at": one.at, "phone_at": None, "op_id": None, "batch_id": None,
+            "contractor_seconds": own.total_seconds(),
+        }  # fmt: skip

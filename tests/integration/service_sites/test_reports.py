@@ -157,7 +157,7 @@ def assert_times(row: TimeToCloseRow, times: Times, key: str | None) -> None:
     [
         (BurndownReport, {"ix_history_openings"}),
         (ReturnsReport, {"ix_history_reports", "ix_history_closings"}),
-        (TimeToCloseReport, {"ix_history_closings", "ix_history_contractors"}),
+        (TimeToCloseReport, {"ix_history_closings"}),
     ],
 )
 def test_a_report_on_what_happened_can_read_an_index_made_for_it(

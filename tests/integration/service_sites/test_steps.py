@@ -75,8 +75,12 @@ def row_of(site: Site, item: dict[str, Any]) -> Any:
 def folded(history: list[Any]) -> dict[str, Any]:
     """An item as its history tells it."""
     item: dict[str, Any] = {"reopen_count": 0, "first_closed_at": None, "closed_at": None, "done_by_id": None}
-    for row in history:
+    with_contractors = timedelta()
+    for before, row in zip([None, *history], history, strict=False):
         assert row.from_state == item.get("state")
+        if before is not None and before.to_state in ("open", "in_progress", "returned") and before.organisation:
+            with_contractors += row.at - before.at
+        assert row.contractor_seconds == pytest.approx(with_contractors.total_seconds())
         item |= {
             "state": row.to_state,
             "organisation": row.organisation,
