@@ -117,7 +117,7 @@ def count(database: Database, question: Question, figures: Sequence[str], *, rea
         before += _NEVER_SORTED
     elif question.first is None or question.last is None or question.last - question.first > _LONG:
         before += _ALL_AT_ONCE
-        if question.report == "time_to_close":
+        if question.report != "returns":
             before += _IN_ORDER
     statement = before + _counting(question.report, question.by, tuple(figures))
     return database.once(statement, question.values(reach), with_names=True)
@@ -201,7 +201,12 @@ def _keys(report: str, by: str) -> Mapping[str, str]:
         return {"key": "CAST(NULL AS text)", "counted_key": "work_items.site_id"}
     if report == "burndown":
         return {"key": ""}
-    return {"key": f"{{{'turn' if report in _OF_TURNS else 'item'}_key_{by}}}", "counted_key": "key"}
+    return {
+        "key": f"{{{'turn' if report in _OF_TURNS else 'item'}_key_{by}}}",
+        "counted_key": "key",
+        # It is in the row of its site alone, so that the total is the sum.
+        "and_total": "" if by == "site" else "{and_in_total}",
+    }
 
 
 def _statement(name: str, **more: str) -> str:

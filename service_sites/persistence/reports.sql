@@ -231,7 +231,7 @@ percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY first_days
 percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY contractor_days) AS contractor_days
 
 -- name: returns_counted
--- Each item once in each row, and (without a key) once in the total.
+-- Each item once in each row and, where it may be in several, (without a key) once in the total.
 {period}, turns AS (
     SELECT h.item_id, {key} AS key, CASE h.to_state WHEN 'ready' THEN 1 ELSE 2 END AS turn
     FROM period JOIN history h ON h.site_id = period.id AND {in_period}
@@ -250,8 +250,11 @@ percentile_cont(CAST('{0.5,0.9}' AS float8[])) WITHIN GROUP (ORDER BY contractor
 ), counted AS (
     SELECT item_id, key, turns & 1 > 0 AS reported_done, turns & 2 > 0 AS returned, turns & 4 > 0 AS closed,
            turns & 8 > 0 AS reopened
-    FROM (SELECT * FROM kept UNION ALL SELECT item_id, NULL, bit_or(turns) FROM kept GROUP BY item_id) whole
+    FROM (SELECT * FROM kept {and_total}) whole
 )
+
+-- name: and_in_total
+UNION ALL SELECT item_id, NULL, bit_or(turns) FROM kept GROUP BY item_id
 
 -- name: of_theirs
 -- What happened while the organisation was responsible.
