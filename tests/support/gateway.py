@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from tests.support.frozen import freezing
 from tests.support.ports import free_port
@@ -21,6 +22,7 @@ from tests.support.waiting import eventually
 ADMIN_TOKEN = "a token for tests"
 CHECKOUT = Path(__file__).resolve().parents[2]
 UPSTREAMS = ("users", "orders", "tasks", "sites", "events")
+T = TypeVar("T")
 
 
 class GatewayServer:
@@ -79,6 +81,21 @@ class GatewayServer:
     def circuit(self, name: str) -> dict[str, object]:
         """One circuit as /health shows it."""
         return circuit(self.client, name)
+
+    def opened(self, name: str, use: Callable[[], T]) -> T:
+        """What `use` returns, which opens the circuit once; used again, from closed, if the circuit tries meanwhile.
+
+        It does that 0.8 seconds after it has opened.
+        """
+
+        def while_it_is_open() -> list[T]:
+            assert self.force(name, "auto").status == 200
+            closed = int(str(self.circuit(name)["generation"]))
+            used = use()
+            return [used] if self.circuit(name)["generation"] == closed + 1 else []
+
+        [used] = eventually(while_it_is_open, timeout=30, what=f"the circuit {name} opens, and has not tried yet")
+        return used
 
     def pids(self) -> list[int]:
         """Every process of the gateway; empty if the process that was asked has ended."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.gateway import GatewayProcess
+from tests.support.raw_http import RawAnswer
 from tests.support.upstream import bad, good
 from tests.support.waiting import eventually
 
@@ -65,12 +66,17 @@ Happening = Callable[[GatewayProcess], None]
 @HAPPENINGS
 def test_at_80_percent_failing_the_twentieth_call_opens_it(gateway: GatewayProcess, happens: Happening) -> None:
     happens(gateway)
-    gateway.upstreams["users"].scripts(*[[one] for one in MOSTLY_FAILING])
-    codes = [gateway.client.get("/users").status for _ in range(20)]
-    assert codes.count(503) == 16
-    assert gateway.circuit("users")["state"] != "closed"
-    assert gateway.client.get("/users").code == "circuit_open"
-    assert len(gateway.upstreams["users"].requests()) == 20
+    users = gateway.upstreams["users"]
+
+    def ask() -> list[RawAnswer]:
+        users.seen.clear()
+        users.scripts(*[[one] for one in MOSTLY_FAILING])
+        return [gateway.client.get("/users") for _ in range(21)]
+
+    *before, refused = gateway.opened("users", ask)
+    assert [one.status for one in before].count(503) == 16
+    assert refused.code == "circuit_open"
+    assert len(users.requests()) == 20
 
 
 @HAPPENINGS

@@ -77,11 +77,15 @@ def test_health_is_the_same_from_every_process(gateway: GatewayProcess, users: S
 def test_five_failures_open_it_for_all_whoever_saw_them(gateway: GatewayProcess, users: ScriptedUpstream) -> None:
     users.stop()
     all_pids = gateway.pids()
-    for turn in range(5):
-        with gateway.alone(all_pids[turn % PROCESSES]):
-            assert gateway.client.get("/users").code == "users_unavailable"
-    with gateway.alone(all_pids[-1]):
-        assert gateway.client.get("/users").code == "circuit_open"
+
+    def ask_each() -> list[str]:
+        codes = []
+        for pid in (*all_pids, all_pids[0], all_pids[-1]):
+            with gateway.alone(pid):
+                codes.append(gateway.client.get("/users").code)
+        return codes
+
+    assert gateway.opened("users", ask_each) == ["users_unavailable"] * 5 + ["circuit_open"]
 
 
 def test_a_change_of_state_is_logged_once(gateway: GatewayProcess, users: ScriptedUpstream) -> None:
@@ -127,8 +131,8 @@ def test_a_frozen_process_that_has_a_circuits_lock_stops_nobody(
         refused = gateway.force("users", "open")
         assert (refused.status, refused.code, refused.value("Retry-After")) == (503, "circuit_held_up", "1")
         assert 'siteworks_circuit_uncounted_total{circuit="users"} 10.0' in gateway.client.get("/metrics").body.decode()
-    break_circuit(gateway)
-    assert gateway.client.get("/users").code == "circuit_open"
+    codes = gateway.opened("users", lambda: [gateway.client.get("/users").code for _ in range(6)])
+    assert codes == ["users_unavailable"] * 5 + ["circuit_open"]
     log = gateway.log.read_text()
     assert log.index('"circuit_held_up"') < log.index('"circuit_free_again"')
 
