@@ -212,6 +212,10 @@ def closed(
 def four(closed: ClosedSystem, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]:
     """A gateway of four processes in front of the same services."""
     gateway = closed.another_gateway(tmp_path_factory.mktemp("four"), GATEWAY_PROCESSES="4")
+    # Which are forked one after the other.
+    eventually(
+        lambda: gateway.client.get("/livez").json["data"]["processes"] == 4, timeout=30, what="all four processes"
+    )
     yield gateway
     gateway.stop()
 
