@@ -342,8 +342,9 @@ def test_the_foreground_reloads_on_a_change_and_at_ctrl_c_stops_everything_in_or
     supervisor = _supervisor(system)
     everything = [supervisor, *supervisor.children(recursive=True)]
     os.utime(CHECKOUT / "tests" / "support" / "crane_tasks" / "__init__.py")
-    reloaded = list(iter(foreground.stdout.readline, "tasks, worker: ready again\n"))
-    assert "tests/support/crane_tasks/__init__.py changed\n" in reloaded
+    # Other tests beside these write and remove a module of their own in the checkout.
+    assert any("tests/support/crane_tasks/__init__.py" in line for line in foreground.stdout)
+    assert "tasks, worker: ready again\n" in foreground.stdout
     everything += supervisor.children(recursive=True)
     foreground.send_signal(signal.SIGINT)
     said, _ = foreground.communicate(timeout=60)
