@@ -150,18 +150,23 @@ def test_a_list_is_small_whatever_its_rows_hold_and_a_payload_comes_when_it_is_w
     failed_tasks(open_system, 60, title="Verbose", error="e" * MAX_ERROR_CHARACTERS)
     big = {"text": "p" * 200_000}
     task = open_system.post("/tasks", {"task_type": "noop", "payload": big, "execute_at": "2090-01-01T00:00:00Z"})
-    sizes: list[int] = []
-    open_page.on("response", lambda answer: sizes.append(int(answer.headers.get("content-length", 0))))
+    sizes: dict[str, int] = {}
+    open_page.on(
+        "response",
+        lambda answer: sizes.update({urlsplit(answer.url).path: int(answer.headers.get("content-length", 0))}),
+    )
     show(open_page, "/tasks?status=failed")
     expect(open_page.get_by_role("link", name="Verbose").first).to_be_visible()
-    assert max(sizes) < LIST_BYTES
+    assert max(sizes.values()) < LIST_BYTES
     sizes.clear()
     show(open_page, f"/tasks/{task.data['id']}")
-    assert max(sizes) < 20_000
+    # The list may have been asked for once more as it was left.
+    sizes.pop("/tasks", None)
+    assert max(sizes.values()) < 20_000
     payload = open_page.locator("section", has=open_page.get_by_role("heading", name="Payload"))
     payload.get_by_role("button", name="Show").click()
     expect(payload).to_contain_text("ppp")
-    assert max(sizes) > 200_000
+    assert max(sizes.values()) > 200_000
 
 
 def test_a_refresh_keeps_focus_scroll_and_selection(open_system: RunningSystem, open_page: Page) -> None:
