@@ -16,8 +16,9 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def test_a_task_is_pending_then_processing_with_progress_then_completed(system):
-    created = system.post("/tasks", {"task_type": "io", "payload": {"seconds": 2}})
+def test_a_task_is_pending_then_processing_with_progress(system):
+    # Longer than anybody here waits for a look at it.
+    created = system.post("/tasks", {"task_type": "io", "payload": {"seconds": 30}})
     assert created.status == 201
     assert created.data["status"] == "pending"
     task_id = created.data["id"]
@@ -27,6 +28,11 @@ def test_a_task_is_pending_then_processing_with_progress_then_completed(system):
         return task if task["status"] == "processing" and (task["progress"] or {}).get("percent") else None
 
     assert 0 < eventually(progressing, what="progress")["progress"]["percent"] <= 100
+    assert system.delete(f"/tasks/{task_id}").status == 200
+
+
+def test_a_completed_task_has_all_of_its_progress_and_its_result(system):
+    task_id = system.post("/tasks", {"task_type": "io", "payload": {"seconds": 2}}).data["id"]
 
     task = system.wait_for_task(task_id, "completed")
     assert task["attempts"] == 1
