@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from tests.support.console import Building, Watch, heading, log_in
+from tests.support.console import Building, Watch, heading, log_in, settle
 
 ROLES = ("manager", "engineer", "executive", "contractor", "customer")
 Contexts = Callable[..., BrowserContext]
@@ -162,6 +162,8 @@ def test_rows_stay_where_they_are_until_the_new_ones_are_wanted(building: Buildi
     log_in(page, building.engineer, to=f"/sites/{building.id}?q=Row")
     rows = page.get_by_role("link", name=re.compile("Row "))
     expect(rows).to_have_count(2)
+    # The board's figures are above them.
+    settle(page)
     where = rows.nth(1).bounding_box()
     building.item("Row three")
     building.step(second, "assign", who=building.manager, assignee_id=building.contractor.id)
