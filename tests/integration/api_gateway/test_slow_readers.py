@@ -137,7 +137,8 @@ def test_one_that_does_not_hang_up_after_its_last_answer_is_hung_up_on(gateway: 
 
 def test_one_that_takes_its_time_gets_all_of_it(gateway: GatewayProcess) -> None:
     users = gateway.upstreams["users"]
-    pieces = [step for _ in range(4) for step in (b"x" * 1000, Pause(0.5))]
+    # Twice the gateway's patience for all of them, and a tenth of it for each.
+    pieces = [step for _ in range(20) for step in (b"x" * 200, Pause(0.1))]
     users.script(answer(200, b"", media_type="text/event-stream", length=4000), *pieces)
     with connect(gateway) as connection:
         connection.sendall(b"GET /users HTTP/1.1\r\nHost: localhost\r\n\r\n")
