@@ -1,5 +1,5 @@
 // What was said of a work item, and to whom. What was typed outlives a closed page.
-import { html, useEffect, useState } from "../../vendor/preact.js";
+import { html, useState } from "../../vendor/preact.js";
 import { path, read, send } from "../../lib/api.js";
 import { useDeed, useLive } from "../../lib/live.js";
 import { Badge, Button, Choice, Field, Form, Moment, Problem } from "../../lib/ui.js";
@@ -55,14 +55,19 @@ function Comment({ target, comment, session, again }) {
 function NewComment({ target, choices, unsent, again }) {
   const [[text, key], setText] = useState(() => JSON.parse(localStorage.getItem(unsent) ?? "null") ?? ["", crypto.randomUUID()]);
   const [audience, setAudience] = useState("");
-  useEffect(() => (text ? localStorage.setItem(unsent, JSON.stringify([text, key])) : localStorage.removeItem(unsent)), [text]);
+  // Kept before anything else happens: the page may be left at once.
+  const say = (/** @type {string} */ typed, id = key) => {
+    if (typed) localStorage.setItem(unsent, JSON.stringify([typed, id]));
+    else localStorage.removeItem(unsent);
+    setText([typed, id]);
+  };
   const body = () => ({ text, op_id: key, ...(audience && { audience }) });
   const done = () => {
-    setText(["", crypto.randomUUID()]);
+    say("", crypto.randomUUID());
     again();
   };
   return html`<${Form} label=${t("item.comment")} done=${done} does=${() => send("POST", `${target}/comments`, body())} request=${() => ["POST", `${target}/comments`, body()]}>
-    <${Text} label=${t("item.comment.text")} value=${text} onInput=${(/** @type {string} */ typed) => setText([typed, key])} />
+    <${Text} label=${t("item.comment.text")} value=${text} onInput=${(/** @type {string} */ typed) => say(typed)} />
     ${choices.length > 1 && html`<${Choice} label=${t("item.comment.for")} value=${audience} onChange=${setAudience} options=${choices.map((one, at) => [at === 0 ? "" : one, word("audience", one)])} />`}
   <//>`;
 }

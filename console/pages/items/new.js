@@ -15,14 +15,18 @@ export default function NewItem({ siteId, session }) {
   const unsent = `unsent:${session.me.id}`;
   // The item has its id from the start: sent again, also by a page that was opened anew, it is made once.
   const [item, setItem] = useState(() => remembered(unsent) ?? blank());
-  useEffect(() => localStorage.setItem(unsent, JSON.stringify(item)), [item]);
+  // Kept before anything else happens: the page may be left at once.
+  const say = (/** @type {Record<string, any>} */ said) => {
+    localStorage.setItem(unsent, JSON.stringify(said));
+    setItem(said);
+  };
   const known = (sites.data?.sites ?? []).filter((/** @type {any} */ one) => kindsFor(one, session).length > 0);
   const chosen = known.find((/** @type {any} */ one) => one.id === site) ?? known[0];
   return html`<${Page} title=${t("item.new")} live=${sites}><div class="narrow">
     ${known.length > 1 && html`<${Choice} label=${t("site")} value=${chosen.id} onChange=${setSite} options=${known.map((/** @type {any} */ one) => [one.id, one.name])} />`}
     ${sites.data && known.length === 0 && html`<p>${sites.data.sites.length ? t("item.new.none") : t("sites.none")}</p>`}
-    ${chosen && html`<${Fields} key=${chosen.id} site=${chosen} session=${session} item=${item} setItem=${setItem} sent=${() => localStorage.removeItem(unsent)} />
-      <${Button} class="plain" onClick=${() => setItem(blank())}>${t("item.new.clear")}<//>`}
+    ${chosen && html`<${Fields} key=${chosen.id} site=${chosen} session=${session} item=${item} setItem=${say} sent=${() => localStorage.removeItem(unsent)} />
+      <${Button} class="plain" onClick=${() => say(blank())}>${t("item.new.clear")}<//>`}
   </div><//>`;
 }
 
