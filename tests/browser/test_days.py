@@ -23,6 +23,7 @@ from tests.support.console import (
     show,
     sql,
     stop_time,
+    type_and_keep,
 )
 from tests.support.logins import SAME_SITE
 from tests.support.system import RunningSystem
@@ -43,7 +44,7 @@ def test_an_engineers_defect_goes_from_its_entry_on_a_phone_to_its_acceptance(
     page.get_by_role("button", name="Register", exact=True).click()
     expect(heading(page)).to_contain_text("Crack above the window")
     item = page.url.rpartition("/")[2]
-    page.get_by_label("New comment").fill("It goes through the wall")
+    type_and_keep(page.get_by_label("New comment"), "It goes through the wall")
     page.reload()
     expect(page.get_by_label("New comment")).to_have_value("It goes through the wall")
     page.get_by_role("button", name="Comment", exact=True).click()

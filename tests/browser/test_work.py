@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from tests.support.console import Building, Watch, heading, log_in, settle
+from tests.support.console import Building, Watch, heading, log_in, settle, type_and_keep
 
 ROLES = ("manager", "engineer", "executive", "contractor", "customer")
 Contexts = Callable[..., BrowserContext]
@@ -83,7 +83,7 @@ def test_a_defect_whose_answer_is_lost_is_there_once_also_after_the_page_was_ope
     watch.expected.add(0)
     page = page_of(building, "engineer", new_context, "/items/new")
     page.get_by_label("What is wrong, or to do").fill("Chipped tread")
-    page.get_by_label("Where exactly").fill("third from below")
+    type_and_keep(page.get_by_label("Where exactly"), "third from below")
 
     lost: list[Route] = []
 

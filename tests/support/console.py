@@ -58,6 +58,12 @@ window.isSettled = async () => {
 };
 """
 
+_TYPED = """(field, text) => {
+  field.value = text;
+  field.dispatchEvent(new Event("input", {bubbles: true}));
+  return JSON.stringify({...localStorage}).includes(text);
+}"""
+
 
 @dataclass
 class Watch:
@@ -123,6 +129,11 @@ def settle(page: Page) -> None:
 def heading(page: Page) -> Locator:
     """The title of the page."""
     return page.get_by_role("main").get_by_role("heading", level=1)
+
+
+def type_and_keep(field: Locator, text: str) -> None:
+    """Type a text, and insist that it is kept in that moment: the page may end in the next."""
+    assert field.evaluate(_TYPED, text), f"{text!r} is not kept"
 
 
 def confirm(page: Page, deed: str) -> None:
