@@ -76,6 +76,10 @@ class Bench:
             on_death=pytest.fail,
         )
 
+    def wait_for_claims(self, *threads: str) -> None:
+        """Wait until these threads have claimed, and until the last of them could be followed by another."""
+        eventually(lambda: self.store.claims == [*threads] and not self.claimer._turn.locked())
+
 
 @pytest.fixture
 def bench():
@@ -99,7 +103,7 @@ def test_an_idle_worker_claims_on_the_thread_that_heard_of_the_task(bench):
 
 def test_what_one_claim_leaves_is_claimed_by_the_claimers_own_thread(bench):
     bench.claimer.start()
-    eventually(lambda: bench.store.claims == ["claimer"])
+    bench.wait_for_claims("claimer")
     bench.store.ready = LARGEST_BATCH + 1
 
     bench.claimer.claim_at_once()
@@ -112,7 +116,7 @@ def test_a_busy_worker_claims_on_its_own_thread(bench):
     bench.store.ready = 1
     bench.claimer.claim_at_once()
     bench.claimer.start()
-    eventually(lambda: len(bench.store.claims) == 2)
+    bench.wait_for_claims(HERE, "claimer")
     bench.store.ready = 1
 
     bench.claimer.claim_at_once()
