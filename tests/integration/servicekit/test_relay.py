@@ -19,7 +19,7 @@ from service_users.schemas import UserCreate, UserUpdate
 from service_users.use_cases import Users
 from servicekit.circuits import Circuit
 from servicekit.database.engine import Database
-from servicekit.events import outbox
+from servicekit.events import outbox, relay_store
 from servicekit.events.cloudevents import Event
 from servicekit.events.relay import EventRefused, Relay
 from servicekit.events.relay_metrics import RelayMetrics
@@ -29,6 +29,7 @@ from servicekit.http_client import ServiceClient
 from servicekit.identity.reach import Reach
 from servicekit.wire.errors import DatabaseUnavailable, Unavailable
 from tests.support.ports import free_port
+from tests.support.postgres import ServiceDatabase
 from tests.support.upstream import ScriptedUpstream, answer, bad, good
 from tests.support.waiting import eventually
 
@@ -131,7 +132,10 @@ def once_active(relay: Relay) -> None:
 
 
 @pytest.fixture
-def box(users_database) -> Iterator[Outbox]:
+def box(users_database: ServiceDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
+    # Of itself no hold is over while a test lasts: only once a test lets time pass.
+    monkeypatch.setattr(relay_store, "_FIRST_HOLD", 3600.0)
+    monkeypatch.setattr(relay_store, "_LONGEST_HOLD", 3600.0)
     made = Outbox(users_database.url, users_database.database)
     yield made
     for relay in made.relays:
