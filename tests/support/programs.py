@@ -59,7 +59,14 @@ class Program:
                 cwd=folder, env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{folder}"},
                 stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        eventually(self.answers, timeout=30, what="it answers")
+        try:
+            eventually(self.answers, timeout=30, what="it answers")
+        except BaseException as error:
+            # Nobody else could, and what is left running would fail the test that runs when it is collected.
+            self.process.kill()
+            self.process.wait()
+            error.add_note(self._log.read_text())
+            raise
 
     def write_env(self, *lines: str) -> None:
         urls = [f"{service.variable('DATABASE_URL')}={AWAY}" for service in services().values()]
