@@ -73,12 +73,25 @@ def test_what_a_worker_counts_is_on_its_page(bench, worker):
         # The table knows of a claim, and of an end, a little before the worker has counted it.
         found = samples(port)
         least = {
+            ("siteworks_worker_tasks_claimed_total", "noop"): 5,
+            ("siteworks_worker_attempts_total", "completed", "noop"): 5,
+            ("siteworks_worker_run_seconds_count", "noop"): 5,
             ("siteworks_worker_attempts_total", "failed", "io"): 1,
             ("siteworks_worker_claim_tasks_sum",): 7,
             ("siteworks_worker_flush_outcomes_sum",): 6,
             ("siteworks_worker_wait_seconds_count", "io"): 2,
         }
-        return found if all(found.get(name, 0) >= count for name, count in least.items()) else None
+        return (
+            found if all(found.get(name, 0) >= count for name, count in least.items()) and is_at_rest(found) else None
+        )
+
+    def is_at_rest(found: dict[tuple[str, ...], float]) -> bool:
+        """Nothing but the long task is held, and the last beat is not late, as any may be on a slow machine."""
+        return (
+            found["siteworks_worker_busy_slots", "task"] == 1
+            and found["siteworks_worker_unwritten_outcomes",] == 0
+            and 0 <= found["siteworks_worker_heartbeat_age_seconds",] < 2
+        )
 
     found = eventually(all_counted)
 
@@ -90,9 +103,7 @@ def test_what_a_worker_counts_is_on_its_page(bench, worker):
     assert found["siteworks_worker_claim_tasks_sum",] == 7
     assert found["siteworks_worker_flush_outcomes_sum",] == 6
     assert 1 <= found["siteworks_worker_flush_duration_seconds_count",] <= 6
-    assert (found["siteworks_worker_slots", "task"], found["siteworks_worker_busy_slots", "task"]) == (50, 1)
-    assert found["siteworks_worker_unwritten_outcomes",] == 0
-    assert 0 <= found["siteworks_worker_heartbeat_age_seconds",] < 2
+    assert found["siteworks_worker_slots", "task"] == 50
     assert found["siteworks_worker_database_away", "claimer"] == 0
     eventually(lambda: samples(port)["siteworks_worker_leads",] == 1)
     assert worker.end(signal.SIGTERM) == 0
@@ -106,8 +117,10 @@ def test_a_worker_is_ready_while_the_database_hears_of_it(bench, worker, tasks_d
 
 def test_a_scheduled_task_and_a_rescued_one_are_counted_by_the_leader(bench, worker):
     port = port_of(worker)
-    later = bench.sql("SELECT now() + interval '1 s'")[0][0]
+    # Scheduled in any case: what is due by the time it is stored is ready at once.
+    later = bench.sql("SELECT now() + interval '1 hour'")[0][0]
     planned = bench.add("noop", execute_at=later)
+    bench.sql("UPDATE tasks SET execute_at = now()")
 
     bench.wait_for(planned, State.COMPLETED, timeout=20)
 
