@@ -239,7 +239,8 @@ def test_a_worker_shows_its_places_and_who_leads(bench, start_worker):
     def look():
         found = Stats(store).show(reach=Reach.all()).workers
         mine = next((one for one in found.workers if one.name == worker.worker.info.name), None)
-        return found if mine is not None and mine.busy and mine.leads else None
+        # Alive: on a slow machine any beat may be late.
+        return found if mine is not None and mine.busy and mine.leads and mine.alive else None
 
     found = eventually(look)
 
