@@ -17,6 +17,9 @@ _TO_CONTRACTOR = f"to_state {_AT_CONTRACTOR} AND organisation <> ''"
 def upgrade() -> None:
     op.add_column("history", sa.Column("contractor_seconds", sa.Double, nullable=False, server_default="0"))
     op.alter_column("history", "contractor_seconds", server_default=None)
+    # First, so that nothing is added to them while most rows are written anew.
+    op.execute("DROP INDEX ix_history_contractors, ix_history_closings")
+    op.drop_column("history", "contractor_turn")
     op.execute(f"""
         UPDATE history SET contractor_seconds = total.seconds
         FROM (SELECT seq, sum(CASE WHEN is_theirs THEN date_part('epoch', at - since) END)
@@ -25,13 +28,12 @@ def upgrade() -> None:
                            lag(at) OVER rows AS since
                     FROM history WINDOW rows AS (PARTITION BY item_id ORDER BY version)) AS one) AS total
         WHERE total.seq = history.seq AND total.seconds > 0""")
-    op.execute("DROP INDEX ix_history_contractors")
-    op.drop_column("history", "contractor_turn")
-    _make_closings_anew(f"{_WERE_CLOSINGS}, contractor_seconds")
+    _make_closings(f"{_WERE_CLOSINGS}, contractor_seconds")
 
 
 def downgrade() -> None:
-    _make_closings_anew(_WERE_CLOSINGS)
+    op.execute("DROP INDEX ix_history_closings")
+    _make_closings(_WERE_CLOSINGS)
     op.add_column(
         "history",
         sa.Column(
@@ -50,8 +52,7 @@ def downgrade() -> None:
     op.drop_column("history", "contractor_seconds")
 
 
-def _make_closings_anew(columns: str) -> None:
-    op.execute("DROP INDEX ix_history_closings")
+def _make_closings(columns: str) -> None:
     op.execute(
         f"CREATE INDEX ix_history_closings ON history (site_id, at) INCLUDE ({columns})"
         f" WHERE {_OPENING} AND (to_state = 'closed' OR from_state = 'closed')"
