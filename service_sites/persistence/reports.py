@@ -28,8 +28,8 @@ _OF_TURNS = frozenset({"time_to_close", "on_time", "returns"})
 #: Over more days than this a report reads most of the history, where to seek each item by itself takes longer.
 _LONG = timedelta(days=100)
 _ALL_AT_ONCE = "SET LOCAL enable_nestloop = off; "
-#: Indexes give what it adds up, and the items, in the order of the items.
-_IN_ORDER = "SET LOCAL enable_hashagg = off; SET LOCAL enable_hashjoin = off; "
+#: What was closed is sorted by its items, and an index gives these in their order.
+_IN_ORDER = "SET LOCAL enable_hashjoin = off; "
 #: The rows are few; to sort all items, of which it expects too few, takes longer than to count them as they come.
 _NEVER_SORTED = "SET LOCAL enable_sort = off; "
 #: The default is too little to sort 100,000 items.
@@ -204,7 +204,7 @@ def _keys(report: str, by: str) -> Mapping[str, str]:
     return {
         "key": f"{{{'turn' if report in _OF_TURNS else 'item'}_key_{by}}}",
         "counted_key": "key",
-        # It is in the row of its site alone, so that the total is the sum.
+        # An item is in the row of its site alone, so that the total is the sum.
         "and_total": "" if by == "site" else "{and_in_total}",
     }
 
