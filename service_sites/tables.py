@@ -359,8 +359,8 @@ class History(Base):
     phone_at: Mapped[datetime | None]
     op_id: Mapped[UUID | None]
     batch_id: Mapped[UUID | None]
-    #: How long the item had been with contractors by then, in seconds: while their organisation was responsible, before
-    #: they reported done or disputed.
+    #: How long the item had been with contractors by then, in seconds: while their organisation was responsible and had
+    #: neither reported it done nor disputed it.
     contractor_seconds: Mapped[float] = mapped_column(Double)
 
     __table_args__ = (

@@ -53,7 +53,7 @@ Condition = ColumnElement[bool]
 _CAN_BE_LATE = (WorkState.OPEN, WorkState.IN_PROGRESS, WorkState.RETURNED, WorkState.DISPUTED)
 _USER = bindparam("user_id", type_=Uuid())
 _REACH = bindparam("reach", type_=Uuid())
-#: While these last, the ball is with the organisation that is responsible.
+#: In these an item waits for the organisation that is responsible.
 _WITH_CONTRACTOR = (WorkState.OPEN, WorkState.IN_PROGRESS, WorkState.RETURNED)
 #: Of history's rows, everything but the item's fields: they have columns of their own there, or only say when.
 _NOT_TOLD = frozenset(
@@ -242,7 +242,7 @@ _HISTORY = [column for column in History.__table__.columns if column.key != "seq
 
 
 def _contractor_seconds() -> ColumnElement[float]:
-    """Of the row of history that is being added, from that of the version before."""
+    """Of the row of history that is being added, reckoned from the row of the version before."""
     is_theirs = and_(
         History.to_state.in_([_constant(state) for state in _WITH_CONTRACTOR]), History.organisation != _constant("")
     )

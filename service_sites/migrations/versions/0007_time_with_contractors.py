@@ -11,7 +11,7 @@ _OPENING = f"coalesce(from_state {_OPEN}, false) <> coalesce(to_state {_OPEN}, f
 _WERE_CLOSINGS = "seq, item_id, to_state, organisation, resolution, due_on, original_due_on"
 _AT_CONTRACTOR = "IN ('open', 'in_progress', 'returned')"
 _FROM_CONTRACTOR = f"from_state {_AT_CONTRACTOR} AND coalesce(changes #>> '{{organisation,0}}', organisation) <> ''"
-_TO_CONTRACTOR = f"to_state {_AT_CONTRACTOR} AND organisation <> ''"
+_WITH_CONTRACTOR = f"to_state {_AT_CONTRACTOR} AND organisation <> ''"
 
 
 def upgrade() -> None:
@@ -24,7 +24,7 @@ def upgrade() -> None:
         UPDATE history SET contractor_seconds = total.seconds
         FROM (SELECT seq, sum(CASE WHEN is_theirs THEN date_part('epoch', at - since) END)
                          OVER (PARTITION BY item_id ORDER BY version) AS seconds
-              FROM (SELECT seq, item_id, version, at, lag({_TO_CONTRACTOR}) OVER rows AS is_theirs,
+              FROM (SELECT seq, item_id, version, at, lag({_WITH_CONTRACTOR}) OVER rows AS is_theirs,
                            lag(at) OVER rows AS since
                     FROM history WINDOW rows AS (PARTITION BY item_id ORDER BY version)) AS one) AS total
         WHERE total.seq = history.seq AND total.seconds > 0""")
@@ -40,7 +40,7 @@ def downgrade() -> None:
             "contractor_turn",
             sa.SmallInteger,
             sa.Computed(
-                f"coalesce({_TO_CONTRACTOR}, false)::int - coalesce({_FROM_CONTRACTOR}, false)::int", persisted=True
+                f"coalesce({_WITH_CONTRACTOR}, false)::int - coalesce({_FROM_CONTRACTOR}, false)::int", persisted=True
             ),
             nullable=False,
         ),
