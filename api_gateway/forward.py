@@ -337,7 +337,8 @@ def _may_be_repeated(call: Call) -> bool:
 def _send(lane: Lane, call: Call, notes: Notes, until: float, *, fresh: bool = False) -> Awaitable[UpstreamAnswer]:
     notes.attempts += 1
     upstream = lane.upstream
-    left = max(int((call.ends_at - upstream.loop.time()) * 1000), 1)
+    # The clock ticks in whole ms, and what floating point makes of their difference may be a little less.
+    left = max(int((call.ends_at - upstream.loop.time()) * 1000 + 1e-6), 1)
     return upstream.exchange(
         call.method,
         call.target.encode("ascii"),
